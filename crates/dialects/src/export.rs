@@ -17,11 +17,12 @@ mod texts;
 mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use expression::{Condition, ContextPath, Template};
+use expression::{Condition, ContextPath, Contexts, Template, Value as ExpressionValue};
 use graph::{
-    Accepts, Carries, Concurrency, Ending, Environment, EventKind, Graph, Hole, Job, JobName, Need, Network, Reuse,
-    Shell, SkipReason, Text,
+    Accepts, Carries, Concurrency, Ending, Environment, Event, EventKind, Graph, Hole, Job, JobName, Need, Network,
+    Reuse, Shell, SkipReason, Step, Text,
 };
 use serde_json::Value;
 
@@ -41,15 +42,39 @@ pub enum System {
 /// The configuration as YAML. The pipeline should have no errors; what it says wrongly is missing.
 #[must_use]
 pub fn export(lowered: &Lowered, system: System) -> String {
-    let mut plan = plan(lowered);
+    let graph = &lowered.evaluation.graph;
     match system {
         System::Github => {
+            let mut plan = plan(lowered, graph);
             github::fill_inputs(&mut plan);
             github::write(&plan)
         }
-        System::Gitlab => gitlab::write(&plan),
-        System::Buildkite => buildkite::write(&plan),
+        System::Gitlab => gitlab::write(&plan(lowered, &for_this_event(graph, &lowered.event))),
+        System::Buildkite => buildkite::write(&plan(lowered, &for_this_event(graph, &lowered.event))),
     }
+}
+
+/// The graph with `false` in the place of those conditions of steps that do not hold for the event: for systems that do not
+/// ask conditions of steps.
+fn for_this_event(graph: &Graph, event: &Event) -> Graph {
+    let mut graph = graph.clone();
+    let event = ExpressionValue::from(&event.context());
+    let params = event.get("params").cloned().unwrap_or(ExpressionValue::Null);
+    let world = Contexts::new().with("event", event).with("params", params);
+    let fails = |written: &str| {
+        let is_known = |path: &ContextPath| matches!(&*path.context, "event" | "params");
+        Condition::parse(written).is_ok_and(|condition| {
+            condition.context_paths().iter().all(is_known) && condition.is_true(&world).is_ok_and(|holds| !holds)
+        })
+    };
+    for job in graph.jobs.values_mut() {
+        let is_left_out = |step: &Step| step.condition.as_deref().is_some_and(fails);
+        if job.steps.iter().any(is_left_out) {
+            let steps = &mut Arc::make_mut(job).steps;
+            steps.iter_mut().filter(|step| is_left_out(step)).for_each(|step| step.condition = Some("false".into()));
+        }
+    }
+    graph
 }
 
 /// A pipeline as all three systems can take it.
@@ -80,6 +105,8 @@ struct Piece {
     excluded: Vec<BTreeMap<String, Value>>,
     /// What it needs, by key, each once.
     needs: Vec<(String, Need)>,
+    /// Whether it needs, too, what is not written: jobs that do not run for the event, or are still to come.
+    needs_unwritten: bool,
     /// What could not be carried whatever the system.
     notes: Vec<String>,
 }
@@ -156,12 +183,13 @@ impl Piece {
         self.job.steps.iter().any(|step| matches!(step.shell, Shell::Program(_)))
     }
 
-    /// Whether a step hands this output on, by its index.
-    fn writer_of(&self, output: &str) -> Option<usize> {
-        let declared = self.job.steps.iter().position(|step| step.outputs.contains(output));
-        let written = || self.job.steps.iter().rposition(|step| step.run.contains(&format!("{output}=")));
-        let any = || self.job.steps.iter().rposition(|step| step.run.contains("ROPEWALK_OUTPUT"));
-        declared.or_else(written).or_else(any)
+    /// The steps that may hand this output on, by their indices: those that must, else all that hand on anything.
+    fn writers_of(&self, output: &str) -> Vec<usize> {
+        let those = |may: &dyn Fn(&Step) -> bool| -> Vec<usize> {
+            self.job.steps.iter().enumerate().filter(|(_, step)| may(step)).map(|(index, _)| index).collect()
+        };
+        let declared = those(&|step| step.outputs.contains(output));
+        if declared.is_empty() { those(&|step| step.run.contains("ROPEWALK_OUTPUT")) } else { declared }
     }
 
     /// What no system here has a word for.
@@ -255,8 +283,7 @@ fn concurrency_note(concurrency: &Concurrency) -> &'static str {
     }
 }
 
-fn plan(lowered: &Lowered) -> Plan<'_> {
-    let graph = &lowered.evaluation.graph;
+fn plan<'a>(lowered: &'a Lowered, graph: &Graph) -> Plan<'a> {
     let skipped = skipped(graph);
     let mut remarks: Vec<String> =
         skipped.iter().map(|(name, why)| format!("`{name}` does not run for this event: {why}.")).collect();
@@ -291,6 +318,7 @@ fn plan(lowered: &Lowered) -> Plan<'_> {
                 axes: joined.axes,
                 excluded: joined.excluded,
                 needs: Vec::new(),
+                needs_unwritten: false,
                 notes: Vec::new(),
             });
             continue;
@@ -313,24 +341,28 @@ fn plan(lowered: &Lowered) -> Plan<'_> {
             axes: Vec::new(),
             excluded: Vec::new(),
             needs: Vec::new(),
+            needs_unwritten: false,
             notes,
         });
     }
+    let may_skip = may_skip(graph, &skipped);
+    let surely_runs = |name: &JobName| keys.contains_key(name) && !may_skip.contains(name);
     for piece in &mut jobs {
         if piece.is_function() {
             // It fails there, so it hands nothing on.
             piece.job.outputs.clear();
         }
         let mut needs: BTreeMap<String, Need> = BTreeMap::new();
-        for need in through_barriers(&piece.job.needs, graph) {
+        for need in through_barriers(&piece.job.needs, graph, surely_runs) {
             match keys.get(&need.job) {
                 Some(key) => {
                     let known = needs.entry(key.clone()).or_insert_with(|| need.clone());
-                    if known.carries == Carries::Order {
-                        *known = need;
-                    }
+                    known.accepts = both(known.accepts, need.accepts);
+                    known.carries = known.carries.max(need.carries);
+                    known.optional &= need.optional;
                 }
                 None => {
+                    piece.needs_unwritten = true;
                     let Some(hole) = graph.holes.iter().find(|hole| hole.name == need.job.as_str()) else { continue };
                     piece.notes.push(format!("It waits for the jobs that come in the place of `{}`.", need.job));
                     // They come once these have ended, so it can begin no earlier.
@@ -343,6 +375,12 @@ fn plan(lowered: &Lowered) -> Plan<'_> {
         }
         let order: BTreeMap<&str, u32> =
             keys.iter().map(|(name, key)| (key.as_str(), graph.jobs[*name].order)).collect();
+        // Order alone accepts a job that was skipped. Where none can be, it is the plain need, which people write.
+        for (key, need) in needs.iter_mut().filter(|(_, need)| need.accepts == Accepts::BARRIER) {
+            if keys.iter().filter(|(_, other)| *other == key).all(|(name, _)| surely_runs(name)) {
+                need.accepts = Accepts::SUCCESS;
+            }
+        }
         piece.needs = needs.into_iter().collect();
         piece.needs.sort_by_key(|(key, _)| order.get(key.as_str()).copied());
         texts::rename_variables(&mut piece.job);
@@ -354,11 +392,10 @@ fn plan(lowered: &Lowered) -> Plan<'_> {
             piece.notes.push(format!("Ropewalk runs it only for {condition}; here it runs every time."));
         }
     }
-    strengthen_barriers(&mut jobs);
     let env = common_env(&mut jobs);
     let scope = scope::scope(lowered);
     Plan {
-        name: &graph.name,
+        name: &lowered.evaluation.graph.name,
         triggers: scope.triggers,
         beside: scope.notes,
         params: &lowered.params,
@@ -368,29 +405,29 @@ fn plan(lowered: &Lowered) -> Plan<'_> {
     }
 }
 
-/// Order alone accepts a job that was skipped. Where none can be, since no condition waits for results, it is the plain
-/// need, which people write.
-fn strengthen_barriers(jobs: &mut [Piece]) {
-    let mut may_skip: BTreeSet<String> = BTreeSet::new();
+/// The jobs, barriers among them, that may be skipped, or come behind one that may be, without any failure: a condition waits for
+/// results.
+fn may_skip<'g>(graph: &'g Graph, skipped: &BTreeMap<&JobName, String>) -> BTreeSet<&'g JobName> {
+    let mut may_skip: BTreeSet<&JobName> = BTreeSet::new();
     // Needs come first in a pipeline's text or not; so until nothing new is found.
     loop {
         let before = may_skip.len();
-        for piece in jobs.iter() {
+        for (name, job) in graph.jobs.iter().filter(|(name, _)| !skipped.contains_key(name)) {
             let by_need =
-                || piece.needs.iter().any(|(key, need)| may_skip.contains(key) || need.accepts == Accepts::FAILURE);
-            if piece.job.condition.is_some() || by_need() {
-                may_skip.insert(piece.key.clone());
+                || job.needs.iter().any(|need| may_skip.contains(&need.job) || need.accepts == Accepts::FAILURE);
+            if job.condition.is_some() || by_need() {
+                may_skip.insert(name);
             }
         }
         if may_skip.len() == before {
-            break;
+            return may_skip;
         }
     }
-    for (key, need) in jobs.iter_mut().flat_map(|piece| &mut piece.needs) {
-        if need.accepts == Accepts::BARRIER && !may_skip.contains(key) {
-            need.accepts = Accepts::SUCCESS;
-        }
-    }
+}
+
+/// The endings that both accept.
+fn both(left: Accepts, right: Accepts) -> Accepts {
+    Accepts::of(&left.endings().filter(|ending| right.holds(*ending)).collect::<Vec<_>>())
 }
 
 /// Takes out of all jobs what all have.
@@ -453,16 +490,20 @@ fn reason_text(reason: &SkipReason) -> String {
 }
 
 /// The needs with barriers replaced by what the barriers need.
-fn through_barriers(needs: &[Need], graph: &Graph) -> Vec<Need> {
+fn through_barriers(needs: &[Need], graph: &Graph, surely_runs: impl Fn(&JobName) -> bool) -> Vec<Need> {
     let mut found = Vec::new();
     let mut seen: BTreeSet<&JobName> = BTreeSet::new();
     let mut ahead: Vec<&Need> = needs.iter().rev().collect();
     while let Some(need) = ahead.pop() {
         match graph.jobs.get(&need.job).filter(|_| is_barrier(need.job.as_str())) {
             Some(barrier) if seen.insert(&need.job) => {
-                // What stands before an earlier barrier has passed by then.
-                let direct: Vec<&Need> = barrier.needs.iter().filter(|need| !is_barrier(need.job.as_str())).collect();
-                ahead.extend(if direct.is_empty() { barrier.needs.iter().collect() } else { direct });
+                let (earlier, direct): (Vec<&Need>, Vec<&Need>) =
+                    barrier.needs.iter().partition(|need| is_barrier(need.job.as_str()));
+                // Once one that waits for the earlier barrier itself has passed, so has what stands before that. One that was
+                // skipped proves nothing.
+                let proves = direct.iter().any(|need| surely_runs(&need.job));
+                ahead.extend(direct);
+                ahead.extend(earlier.into_iter().filter(|_| !proves));
             }
             Some(_) => {}
             None => found.push(need.clone()),

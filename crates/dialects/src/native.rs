@@ -29,7 +29,7 @@ mod plugins;
 mod references;
 mod schema;
 mod script;
-mod spelled;
+pub(crate) mod spelled;
 mod steps;
 mod texts;
 mod triggers;
@@ -100,6 +100,8 @@ pub struct Lowered {
     pub triggered: Triggered,
     /// What a person who starts it may fill in.
     pub params: BTreeMap<String, Field>,
+    /// The event, with the parameters' values.
+    pub event: Event,
     /// The parameters' values for this event: checked, completed with defaults. To be put into the event's `params`
     /// before anything runs, since workers evaluate `${{ params.… }}` from there.
     pub filled: BTreeMap<String, Value>,
@@ -316,6 +318,7 @@ pub(crate) fn lower_parts(
         parts: heard.parts,
         triggered: heard.triggered,
         params,
+        event: Event { params: filled.clone(), ..known.event.clone() },
         filled,
         places,
         conditions,

@@ -1,9 +1,15 @@
 //! GitHub Actions: one workflow. Source of words: docs.github.com/actions/reference/workflow-syntax-for-github-actions.
 
-use graph::{Accepts, Carries, ConcurrencyMode, Environment, EventKind, FieldKind, Need, Shell, Step, Text};
+mod conditions;
+mod words;
+
+use std::collections::BTreeMap;
+
+use graph::{Accepts, Carries, ConcurrencyMode, Environment, EventKind, FieldKind, Shell, Step, Text};
 use serde_json::Value;
 
-use super::texts::{in_words, own_variables, single_path, translated};
+use self::words::{Place, Reader};
+use super::texts::{Word, in_words, own_variables, single_path, translated};
 use super::yaml::{Entries, Yaml};
 use super::{Piece, Plan, Words, common_title, concurrency_note, minutes, retries_specially};
 use crate::native::Triggers;
@@ -28,12 +34,13 @@ pub(super) fn write(plan: &Plan<'_>) -> String {
         defaults.map("run", run);
         file.map("defaults", defaults);
     }
+    let lenient = conditions::lenient(plan);
     let mut jobs = Entries::default();
     for (index, piece) in plan.jobs.iter().enumerate() {
         if index > 0 {
             jobs.gap();
         }
-        let (entries, notes) = job(piece, plan);
+        let (entries, notes) = job(Reader { plan, piece, lenient: &lenient });
         notes.into_iter().for_each(|note| jobs.comment(note));
         jobs.map(&piece.key, entries);
     }
@@ -95,8 +102,13 @@ fn with_inputs(value: &mut Value, key: &str, input: &impl Fn(&str) -> String) {
         if let Some(alone) = single_path(written).and_then(|names| one(&names)) {
             return alone;
         }
-        let path = |names: &[&str]| Some(one(names).map_or_else(|| joined(names), |input| format!("({input})")));
-        translated(written, path, |function| Some(function.to_owned())).unwrap_or_else(|| written.to_owned())
+        let other = |word: Word<'_>| {
+            Some(match word {
+                Word::Path(_, names) => one(names).map_or_else(|| joined(names), |input| format!("({input})")),
+                Word::Function(word) | Word::Quoted(_, word) => word.to_owned(),
+            })
+        };
+        translated(written, other).unwrap_or_else(|| written.to_owned())
     };
     match value {
         Value::String(text) if key == "if" => *text = replaced(text),
@@ -115,7 +127,7 @@ fn with_inputs(value: &mut Value, key: &str, input: &impl Fn(&str) -> String) {
 /// A path as it is written.
 fn joined(names: &[&str]) -> String {
     let is_name = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-    let behind = |name: &&str| if is_name(name) { format!(".{name}") } else { format!("['{name}']") };
+    let behind = |name: &&str| if is_name(name) || *name == "*" { format!(".{name}") } else { format!("['{name}']") };
     names.iter().take(1).map(|name| (*name).to_owned()).chain(names.iter().skip(1).map(behind)).collect()
 }
 
@@ -190,17 +202,41 @@ fn names(entries: &mut Entries, key: &str, regexes: &[String], any: Any) {
     }
     let mut globs = Vec::new();
     for regex in regexes {
-        match glob(regex) {
-            Some(glob) => globs.push(glob),
-            None => {
-                entries.comment(format!("The regex `{regex}` is no pattern of GitHub's: write what it stands for."))
-            }
+        match alternatives(regex).into_iter().map(glob).collect::<Option<Vec<String>>>() {
+            Some(all) => globs.extend(all),
+            None => entries.comment(format!(
+                "The regex `{regex}` is no pattern of GitHub's, so nothing starts by it: write the names it stands for."
+            )),
         }
     }
-    if globs.is_empty() {
-        globs.push("**".to_owned());
+    match globs.is_empty() {
+        true => entries.texts(&format!("{key}-ignore"), vec!["**".to_owned()]),
+        false => entries.texts(key, globs),
     }
-    entries.texts(key, globs);
+}
+
+/// The parts of a regex between `|` that stand in no brackets.
+fn alternatives(regex: &str) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut start, mut depth, mut is_escaped) = (0, 0_usize, false);
+    for (at, character) in regex.char_indices() {
+        match character {
+            _ if is_escaped => {
+                is_escaped = false;
+                continue;
+            }
+            '\\' => is_escaped = true,
+            '(' | '[' => depth += 1,
+            ')' | ']' => depth = depth.saturating_sub(1),
+            '|' if depth == 0 => {
+                parts.push(&regex[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(&regex[start..]);
+    parts
 }
 
 /// A regex as GitHub's filter pattern, where both mean the same.
@@ -209,7 +245,14 @@ fn glob(regex: &str) -> Option<String> {
     let mut characters = regex.chars().peekable();
     while let Some(character) = characters.next() {
         match character {
-            '\\' => out.push(characters.next().filter(|next| !next.is_ascii_alphanumeric())?),
+            '\\' => {
+                let next = characters.next().filter(|next| !next.is_ascii_alphanumeric())?;
+                if "*?+[]!\\".contains(next) {
+                    out.push('\\');
+                }
+                out.push(next);
+            }
+            '!' if out.is_empty() => out.push_str("\\!"),
             '.' => match characters.peek() {
                 Some('*') => {
                     characters.next();
@@ -255,7 +298,8 @@ fn inputs(plan: &Plan<'_>) -> Entries {
 }
 
 /// A job's entries, and what stands above it.
-fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
+fn job(reader: Reader<'_>) -> (Entries, Vec<String>) {
+    let Reader { plan, piece, .. } = reader;
     let job = &piece.job;
     let mut notes = piece.common_notes(Words { resources: false, cleanup: true });
     for (field, gate) in plan.gate_values(piece) {
@@ -264,19 +308,19 @@ fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
         ));
     }
     let mut entries = Entries::default();
-    if let Some(title) = common_title(piece).map(|title| text(&title, &mut notes)) {
+    if let Some(title) = common_title(piece).map(|title| reader.text(&title, &mut notes)) {
         entries.text("name", title);
     }
     entries.texts("needs", piece.needs.iter().map(|(key, _)| key.clone()).collect());
-    if let Some(condition) = condition(piece, &mut notes) {
-        entries.text("if", condition);
+    if let Some(condition) = conditions::of_job(reader, &mut notes) {
+        entries.add("if", condition);
     }
     let mut runner: Vec<String> = Vec::new();
     if !job.pool.is_empty() || !job.labels.is_empty() {
         runner.push("self-hosted".to_owned());
         runner.extend(Some(job.pool.clone()).filter(|pool| !pool.is_empty()));
         runner.extend(job.labels.iter().cloned());
-        runner = runner.into_iter().map(|label| text(&Text::from(label), &mut notes)).collect();
+        runner = runner.into_iter().map(|label| reader.text(&Text::from(label), &mut notes)).collect();
     }
     match runner.is_empty() {
         true => entries.text("runs-on", "ubuntu-latest"),
@@ -284,7 +328,7 @@ fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
     }
     strategy(piece, &mut entries);
     if let Some(gate) = &job.gate {
-        let prompt = text(&gate.prompt, &mut notes);
+        let prompt = reader.text(&gate.prompt, &mut notes);
         let asked = if prompt.is_empty() { String::new() } else { format!(" (\"{prompt}\")") };
         entries.comment(format!(
             "A person must approve{asked}: give the environment required reviewers in the repository's settings."
@@ -296,7 +340,7 @@ fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
         entries.text("environment", piece.key.clone());
     }
     if let Environment::Image { image, .. } = &job.environment {
-        entries.text("container", text(image, &mut notes));
+        entries.text("container", reader.text(image, &mut notes));
     }
     if let Some(concurrency) = &job.concurrency {
         if concurrency.mode == ConcurrencyMode::Queue {
@@ -306,7 +350,7 @@ fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
             ));
         }
         let mut group = Entries::default();
-        group.text("group", text(&concurrency.group, &mut notes));
+        group.text("group", reader.text(&concurrency.group, &mut notes));
         group.word("cancel-in-progress", concurrency.mode == ConcurrencyMode::CancelRunning);
         entries.map("concurrency", group);
     }
@@ -321,7 +365,7 @@ fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
     }
     let mut env = Entries::default();
     for (name, value) in &job.env {
-        env.text(name, text(value, &mut notes));
+        env.text(name, reader.text(value, &mut notes));
     }
     for secret in &job.secrets {
         env.text(secret, format!("${{{{ secrets.{secret} }}}}"));
@@ -330,14 +374,17 @@ fn job(piece: &Piece, plan: &Plan<'_>) -> (Entries, Vec<String>) {
     let ids = step_ids(piece);
     let mut outputs = Entries::default();
     for output in &job.outputs {
-        match piece.writer_of(output) {
-            Some(step) => outputs
-                .text(output, format!("${{{{ steps.{}.outputs.{output} }}}}", ids[step].as_deref().unwrap_or("step"))),
-            None => notes.push(format!("No step seems to write the output `{output}`.")),
+        // What is written last counts.
+        let writers = piece.writers_of(output).into_iter().rev();
+        let values: Vec<String> =
+            writers.filter_map(|step| Some(format!("steps.{}.outputs.{output}", ids[step].as_deref()?))).collect();
+        match values.is_empty() {
+            true => notes.push(format!("No step seems to write the output `{output}`.")),
+            false => outputs.text(output, format!("${{{{ {} }}}}", values.join(" || "))),
         }
     }
     entries.map("outputs", outputs);
-    entries.add("steps", Yaml::List(steps(piece, plan, &ids, &mut notes)));
+    entries.add("steps", Yaml::List(steps(reader, &ids, &mut notes)));
     (entries, notes)
 }
 
@@ -374,50 +421,19 @@ fn strategy(piece: &Piece, entries: &mut Entries) {
     entries.map("strategy", strategy);
 }
 
-/// A job's `if`: by the endings that its needs accept, and its own condition.
-fn condition(piece: &Piece, notes: &mut Vec<String>) -> Option<String> {
-    let needs: Vec<&(String, Need)> = piece.needs.iter().collect();
-    let mut parts = Vec::new();
-    if needs.iter().any(|(_, need)| !Piece::is_plain(need)) {
-        if needs.iter().all(|(_, need)| need.accepts == Accepts::FAILURE) {
-            parts.push("failure()".to_owned());
-        } else {
-            parts.push(if piece.job.cleanup { "always()" } else { "!cancelled()" }.to_owned());
-            parts.extend(needs.iter().filter_map(|(key, need)| match need.accepts {
-                Accepts::FINISHED => None,
-                Accepts::SUCCESS => Some(format!("needs.{key}.result == 'success'")),
-                Accepts::FAILURE => Some(format!("needs.{key}.result == 'failure'")),
-                _ => Some(format!("contains(fromJSON('[\"success\", \"skipped\"]'), needs.{key}.result)")),
-            }));
-        }
-    } else if piece.job.cleanup {
-        parts.push("always()".to_owned());
-    }
-    if let Some(condition) = &piece.job.condition {
-        match expression(condition) {
-            Some(words) if parts.is_empty() => return Some(words),
-            Some(words) => parts.push(format!("({words})")),
-            None => notes.push(format!("Its condition cannot be said here: {condition}")),
-        }
-    }
-    let whole = parts.join(" && ");
-    match whole.starts_with('!') {
-        true => Some(format!("${{{{ {whole} }}}}")),
-        false => Some(whole).filter(|whole| !whole.is_empty()),
-    }
-}
-
 /// The id of every step that has one, or needs one since its outputs are read.
 fn step_ids(piece: &Piece) -> Vec<Option<String>> {
     let mut ids: Vec<Option<String>> =
         piece.job.steps.iter().map(|step| step.id.as_deref().map(str::to_owned)).collect();
-    for output in &piece.job.outputs {
-        if let Some(step) = piece.writer_of(output)
-            && ids[step].is_none()
-        {
+    let mut writers: Vec<usize> = piece.job.outputs.iter().flat_map(|output| piece.writers_of(output)).collect();
+    writers.sort_unstable();
+    for step in writers {
+        if ids[step].is_none() {
             let mut id = "outputs".to_owned();
+            let mut number = 2;
             while ids.iter().flatten().any(|known| *known == id) {
-                id.push('_');
+                id = format!("outputs-{number}");
+                number += 1;
             }
             ids[step] = Some(id);
         }
@@ -432,7 +448,8 @@ fn action(uses: &str, with: Entries) -> Entries {
     step
 }
 
-fn steps(piece: &Piece, plan: &Plan<'_>, ids: &[Option<String>], notes: &mut Vec<String>) -> Vec<Yaml> {
+fn steps(reader: Reader<'_>, ids: &[Option<String>], notes: &mut Vec<String>) -> Vec<Yaml> {
+    let Reader { plan, piece, .. } = reader;
     let job = &piece.job;
     if job.steps.is_empty() {
         let mut step = Entries::default();
@@ -445,7 +462,7 @@ fn steps(piece: &Piece, plan: &Plan<'_>, ids: &[Option<String>], notes: &mut Vec
         for (name, globs) in &needed.job.artifacts {
             let mut with = Entries::default();
             match needed.axes.is_empty() {
-                true => with.text("name", artifact_name(needed, name)),
+                true => with.text("name", artifact_name(Reader { piece: needed, ..reader }, name)),
                 false => {
                     let name = name.split(super::legs::MARK).enumerate();
                     let name: String = name.map(|(index, part)| if index % 2 == 1 { "*" } else { part }).collect();
@@ -453,7 +470,7 @@ fn steps(piece: &Piece, plan: &Plan<'_>, ids: &[Option<String>], notes: &mut Vec
                     with.word("merge-multiple", true);
                 }
             }
-            if let Some(root) = common_root(globs) {
+            if let Root::Folder(root) = root(globs) {
                 with.text("path", root);
             }
             let mut step = action("actions/download-artifact@v4", with);
@@ -465,94 +482,131 @@ fn steps(piece: &Piece, plan: &Plan<'_>, ids: &[Option<String>], notes: &mut Vec
     }
     for cache in &job.cache {
         let mut with = Entries::default();
-        let paths: Vec<String> = cache.paths.iter().map(|path| text(&Text::from(path.as_str()), notes)).collect();
+        let paths: Vec<String> =
+            cache.paths.iter().map(|path| reader.text(&Text::from(path.as_str()), notes)).collect();
         with.text("path", paths.join("\n"));
-        with.text("key", text(&cache.key, notes));
-        let restore: Vec<String> = cache.restore.iter().map(|key| text(key, notes)).collect();
+        with.text("key", reader.text(&cache.key, notes));
+        let restore: Vec<String> = cache.restore.iter().map(|key| reader.text(key, notes)).collect();
         if !restore.is_empty() {
             with.text("restore-keys", restore.join("\n"));
         }
         steps.push(action("actions/cache@v4", with).into_yaml());
     }
     for (index, lowered) in job.steps.iter().enumerate() {
-        steps.push(step(lowered, ids[index].as_deref(), notes).into_yaml());
+        steps.push(step(lowered, ids[index].as_deref(), reader, notes).into_yaml());
     }
     if !job.reports.junit.is_empty() {
         notes.push(format!("Ropewalk reads test reports from {}.", job.reports.junit.join(", ")));
     }
     for (name, globs) in &job.artifacts {
         let mut with = Entries::default();
-        with.text("name", artifact_name(piece, name));
-        with.text(
-            "path",
-            globs.iter().map(|glob| text(&Text::from(glob.as_str()), notes)).collect::<Vec<_>>().join("\n"),
-        );
+        with.text("name", artifact_name(reader, name));
+        let mut paths: Vec<String> = globs.iter().map(|glob| reader.text(&Text::from(glob.as_str()), notes)).collect();
+        if root(globs) == Root::Forced {
+            with.comment(
+                "Nothing has the second path. With two, GitHub keeps the folders in which files stand, whether the first is \
+                 a file or a folder.",
+            );
+            paths.push(NO_PATH.to_owned());
+        }
+        with.text("path", paths.join("\n"));
+        with.text("if-no-files-found", "error");
+        with.word("include-hidden-files", true);
         steps.push(action("actions/upload-artifact@v4", with).into_yaml());
     }
     steps
 }
 
 /// A name that is the artifact's alone in the whole run.
-fn artifact_name(piece: &Piece, name: &str) -> String {
-    let name = text(&Text::from(name), &mut Vec::new());
+fn artifact_name(reader: Reader<'_>, name: &str) -> String {
+    let piece = reader.piece;
+    let name = reader.text(&Text::from(name), &mut Vec::new());
     let axes: Vec<String> = piece.axes.iter().map(|(axis, _)| format!("-${{{{ matrix.{axis} }}}}")).collect();
     format!("{}-{name}{}", piece.key, axes.concat())
 }
 
-/// The folder that upload-artifact takes as the root of what it stores, so that files come back where they were.
-fn common_root(globs: &[String]) -> Option<String> {
-    let folder = |glob: &String| {
-        let fixed = glob.split('/').take_while(|part| !part.contains(['*', '?', '[']));
+/// A second path for upload-artifact, of which there is nothing.
+const NO_PATH: &str = "no-such-path";
+
+/// What upload-artifact takes as the root of what it stores; there download-artifact must put it, so that files come back where
+/// they were.
+#[derive(PartialEq, Eq)]
+enum Root {
+    Workspace,
+    Folder(String),
+    /// It depends on what is there: the path itself if it is a folder, else the folder of the file; or on the leg of a
+    /// matrix. With a path that has nothing in common with it, it is the workspace.
+    Forced,
+}
+
+/// The root of these globs: the longest path that those without `!` have in common.
+fn root(globs: &[String]) -> Root {
+    let wanted: Vec<&String> = globs.iter().filter(|glob| !glob.starts_with('!')).collect();
+    let is_literal = |glob: &str| !glob.contains(['*', '?', '[']);
+    let holds_all = |folder: &str| {
+        wanted.iter().all(|glob| glob.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    };
+    if wanted.iter().any(|glob| is_literal(glob) && holds_all(glob)) {
+        return Root::Forced;
+    }
+    let folder = |glob: &&String| {
+        let fixed = glob.split('/').take_while(|part| is_literal(part));
         let mut parts: Vec<String> = fixed.map(str::to_owned).collect();
-        // Without a wildcard the last part is the file.
-        if parts.len() == glob.split('/').count() {
+        // Among others, a path without a wildcard stands in its folder.
+        if is_literal(glob) {
             parts.pop();
         }
         parts
     };
-    let mut roots = globs.iter().filter(|glob| !glob.starts_with('!')).map(folder);
-    let mut root = roots.next()?;
+    let mut roots = wanted.iter().map(folder);
+    let mut root = roots.next().unwrap_or_default();
     for other in roots {
         let shared = root.iter().zip(&other).take_while(|(left, right)| left == right).count();
         root.truncate(shared);
     }
-    Some(root.join("/")).filter(|root| !root.is_empty())
+    match root.join("/") {
+        root if root.is_empty() => Root::Workspace,
+        root if root.contains(super::legs::MARK) => Root::Forced,
+        root => Root::Folder(root),
+    }
 }
 
-fn step(step: &Step, id: Option<&str>, notes: &mut Vec<String>) -> Entries {
+fn step(step: &Step, id: Option<&str>, reader: Reader<'_>, notes: &mut Vec<String>) -> Entries {
     let mut entries = Entries::default();
-    let name = text(&step.name, notes);
+    let name = reader.text(&step.name, notes);
     if !name.is_empty() {
         entries.text("name", name);
     }
     if let Some(id) = id {
         entries.text("id", id);
     }
-    if let Some(condition) = &step.condition {
-        match expression(condition) {
-            Some(words) if words.starts_with('!') => entries.text("if", format!("${{{{ {words} }}}}")),
-            Some(words) => entries.text("if", words),
-            None => entries.comment(format!("Its condition cannot be said here: {condition}")),
-        }
-    }
-    let mut env = Entries::default();
-    for (name, value) in &step.env {
-        env.text(name, text(value, notes));
+    if let Some((condition, note)) = conditions::of_step(step, reader) {
+        note.into_iter().for_each(|note| entries.comment(note));
+        entries.add("if", condition);
     }
     if let Shell::Program(_) = step.shell {
         entries.text("run", "echo 'a function of the pipeline: only ropewalk can call it' >&2; exit 1");
         return entries;
     }
-    let (script, missing) = own_variables(&step.run, own_variable);
+    let (script, missing) = own_variables(&step.run, |name| own_variable(name, reader));
     if !missing.is_empty() {
         entries.comment(format!("Only Ropewalk sets {}.", missing.join(", ")));
     }
-    let script = text(&Text::from(script), notes);
+    let mut env: BTreeMap<&str, String> = BTreeMap::new();
+    for name in EVENT_VARIABLES.into_iter().filter(|name| script.contains(name)) {
+        env.extend(event_variable(name, reader).map(|value| (name, format!("${{{{ {value} }}}}"))));
+    }
+    for (name, value) in &step.env {
+        env.insert(name, reader.text(value, notes));
+    }
+    let script = reader.text(&Text::from(script), notes);
     let line = script.trim_end_matches('\n');
     entries.text("run", if line.contains('\n') { script.as_str() } else { line });
-    entries.map("env", env);
+    let mut variables = Entries::default();
+    env.into_iter().for_each(|(name, value)| variables.text(name, value));
+    entries.map("env", variables);
     if let Some(directory) = &step.working_directory {
-        entries.text("working-directory", text(directory, notes));
+        entries.text("working-directory", reader.text(directory, notes));
     }
     match &step.shell {
         Shell::Bash => entries.text("shell", "bash"),
@@ -568,7 +622,27 @@ fn step(step: &Step, id: Option<&str>, notes: &mut Vec<String>) -> Entries {
     entries
 }
 
-fn own_variable(name: &str) -> Option<&'static str> {
+/// Variables of Ropewalk's that say what the event is.
+const EVENT_VARIABLES: [&str; 3] = ["ROPEWALK_BRANCH", "ROPEWALK_EVENT", "ROPEWALK_TAG"];
+
+/// The value of such a variable, as an expression, where no variable of GitHub's says the same.
+fn event_variable(name: &str, reader: Reader<'_>) -> Option<String> {
+    let path = match name {
+        "ROPEWALK_BRANCH" => "event.branch",
+        "ROPEWALK_TAG" => "event.tag",
+        "ROPEWALK_EVENT" => "event.kind",
+        _ => return None,
+    };
+    reader
+        .expression(path, Place::Text)
+        .ok()
+        .filter(|value| !matches!(value.as_str(), "github.ref_name" | "github.event_name"))
+}
+
+fn own_variable(name: &str, reader: Reader<'_>) -> Option<&'static str> {
+    if event_variable(name, reader).is_some() {
+        return EVENT_VARIABLES.into_iter().find(|known| *known == name);
+    }
     Some(match name {
         "ROPEWALK_OUTPUT" => "GITHUB_OUTPUT",
         "ROPEWALK_ENV" => "GITHUB_ENV",
@@ -580,55 +654,6 @@ fn own_variable(name: &str) -> Option<&'static str> {
         "ROPEWALK_WORKSPACE" => "GITHUB_WORKSPACE",
         "ROPEWALK_JOB" => "GITHUB_JOB",
         "ROPEWALK_BUILD" => "GITHUB_RUN_NUMBER",
-        _ => return None,
-    })
-}
-
-/// A text in GitHub's words; what has none stays as it is, with a note.
-fn text(text: &Text, notes: &mut Vec<String>) -> String {
-    let words = in_words(
-        text,
-        |axis| format!("${{{{ matrix.{axis} }}}}"),
-        |written| Some(format!("${{{{ {} }}}}", expression(written)?)),
-    );
-    words.unwrap_or_else(|| {
-        notes.push(format!("GitHub cannot evaluate {}.", text.as_written()));
-        text.as_written().to_owned()
-    })
-}
-
-fn expression(written: &str) -> Option<String> {
-    translated(written, path, |function| {
-        Some(match function {
-            "hash_files" => "hashFiles".to_owned(),
-            other => other.to_owned(),
-        })
-    })
-}
-
-fn path(names: &[&str]) -> Option<String> {
-    let rest = |names: &[&str]| names.iter().map(|name| format!(".{name}")).collect::<String>();
-    Some(match names {
-        ["event", "branch" | "tag"] => "github.ref_name".to_owned(),
-        ["event", "commit"] => "github.sha".to_owned(),
-        ["event", "kind"] => "github.event_name".to_owned(),
-        ["event", "actor"] => "github.actor".to_owned(),
-        ["event", "message"] => "github.event.head_commit.message".to_owned(),
-        ["event", "base"] => "github.base_ref".to_owned(),
-        ["event", "pull_request"] => "github.event.number".to_owned(),
-        ["event", "params", names @ ..] => format!("inputs{}", rest(names)),
-        ["params", names @ ..] => format!("inputs{}", rest(names)),
-        ["needs", job, names @ ..] => {
-            let key: String = job
-                .chars()
-                .map(|character| if character.is_ascii_alphanumeric() || character == '_' { character } else { '-' })
-                .collect();
-            format!("needs.{key}{}", rest(names))
-        }
-        ["matrix" | "steps" | "env" | "inputs", ..] | ["github", "event_name"] => names.join("."),
-        ["runner", "os" | "arch" | "name"] => names.join("."),
-        ["build", "number"] => "github.run_number".to_owned(),
-        ["job", "name"] => "github.job".to_owned(),
         _ => return None,
     })
 }

@@ -50,19 +50,24 @@ pub(super) fn in_words(
     Some(out)
 }
 
-/// An expression with its contexts and functions in other words: `path` gets `needs.build.outputs.x` as a list of names,
-/// `function` the name of one that is called. `None` if one of them has no other word.
-pub(super) fn translated(
-    expression: &str,
-    path: impl Fn(&[&str]) -> Option<String>,
-    function: impl Fn(&str) -> Option<String>,
-) -> Option<String> {
+/// What an expression holds that another system may call otherwise.
+pub(super) enum Word<'w> {
+    /// `needs.build.outputs.x` as a list of names, `*` for all; with the byte at which it begins.
+    Path(usize, &'w [&'w str]),
+    /// The name of a function that is called.
+    Function(&'w str),
+    /// A text between its quotes, with the byte at which the first of these stands.
+    Quoted(usize, &'w str),
+}
+
+/// An expression with its words replaced by others. `None` if one of them has none.
+pub(super) fn translated(expression: &str, other: impl Fn(Word<'_>) -> Option<String>) -> Option<String> {
     let mut out = String::new();
     let mut rest = expression;
     while let Some(first) = rest.chars().next() {
         if first == '\'' {
             let end = rest[1..].find('\'').map_or(rest.len(), |end| end + 2);
-            out.push_str(&rest[..end]);
+            out.push_str(&other(Word::Quoted(expression.len() - rest.len(), &rest[..end]))?);
             rest = &rest[end..];
             continue;
         }
@@ -76,44 +81,50 @@ pub(super) fn translated(
             rest = &rest[end..];
             continue;
         }
+        let start = expression.len() - rest.len();
         let (names, behind) = names(rest);
         rest = behind;
         match names.as_slice() {
             [word] if matches!(*word, "true" | "false" | "null" | "NaN" | "Infinity") => out.push_str(word),
-            [name] if rest.trim_start().starts_with('(') => out.push_str(&function(name)?),
-            names => out.push_str(&path(names)?),
+            [name] if rest.trim_start().starts_with('(') => out.push_str(&other(Word::Function(name))?),
+            names => out.push_str(&other(Word::Path(start, names))?),
         }
     }
     Some(out)
 }
 
-/// The names of a path that stands at the start: `a.b-c['d']`; and what is behind it.
+/// The names of a path that stands at the start: `a.b-c['d'].*`; and what is behind it.
 fn names(text: &str) -> (Vec<&str>, &str) {
     let is_name = |character: char| character.is_ascii_alphanumeric() || character == '_' || character == '-';
     let mut names = Vec::new();
     let mut rest = text;
     loop {
-        let end = rest.find(|character| !is_name(character)).unwrap_or(rest.len());
+        let end = match rest.starts_with('*') {
+            true => 1,
+            false => rest.find(|character| !is_name(character)).unwrap_or(rest.len()),
+        };
         names.push(&rest[..end]);
         rest = &rest[end..];
-        while let Some((name, behind)) = rest.strip_prefix("['").and_then(|inside| inside.split_once("']")) {
+        loop {
+            let in_quotes = rest.strip_prefix("['").and_then(|inside| inside.split_once("']"));
+            let all = || rest.strip_prefix("[*]").map(|behind| ("*", behind));
+            let Some((name, behind)) = in_quotes.or_else(all) else { break };
             names.push(name);
             rest = behind;
         }
-        match rest
-            .strip_prefix('.')
-            .filter(|after| after.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_'))
-        {
+        match rest.strip_prefix('.').filter(|after| {
+            after.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_' || first == '*')
+        }) {
             Some(after) => rest = after,
             None => return (names, rest),
         }
     }
 }
 
-/// Whether an expression is one path and nothing else; its names.
+/// Whether an expression is one path to one value and nothing else; its names.
 pub(super) fn single_path(expression: &str) -> Option<Vec<&str>> {
     let (names, rest) = names(expression);
-    (rest.is_empty() && !names[0].is_empty()).then_some(names)
+    (rest.is_empty() && !names[0].is_empty() && !names.contains(&"*")).then_some(names)
 }
 
 /// Names of variables that lowering made become ones after what they hold: `ROPEWALK_EXPR_1` with
@@ -132,6 +143,7 @@ pub(super) fn rename_variables(job: &mut Job) {
             let is_free = |word: &str| {
                 !step.env.contains_key(word)
                     && !job.env.contains_key(word)
+                    && !job.secrets.contains(word)
                     && !word.is_empty()
                     && word != "PATH"
                     && word != "HOME"

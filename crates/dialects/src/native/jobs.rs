@@ -141,6 +141,7 @@ pub(crate) fn leg(
         match writing.decide(node) {
             Decision::Holds => {}
             Decision::Fails(text) => lowered.skip = Some(SkipReason::Condition { text }),
+            Decision::FailsNow(text) => lowered.skip = Some(SkipReason::Condition { text: text.into() }),
             Decision::Later(expression) => {
                 writing.tell_unfinished(node);
                 lowered.condition = Some(expression);

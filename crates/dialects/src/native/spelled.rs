@@ -36,6 +36,11 @@ pub(crate) enum Comparison {
 }
 
 impl Spelled<'_> {
+    /// Where it begins in the text, in bytes.
+    pub(crate) fn start(&self) -> usize {
+        self.places[0].start
+    }
+
     /// Whether this is the path.
     fn is(&self, path: &ContextPath) -> bool {
         let is_key = |(key, spelled): (&PathKey, &&str)| match key {

@@ -106,7 +106,7 @@ fn step(node: &Node, before: EnvBefore, defaults: &Defaults<'_>, writing: &mut W
         lowered.condition = match own.decide(node) {
             Decision::Holds => None,
             Decision::Fails(_) => Some("false".into()),
-            Decision::Later(expression) => Some(expression),
+            Decision::FailsNow(expression) | Decision::Later(expression) => Some(expression),
         };
     }
     if let Some(script) = node.as_str().map(|_| node).or_else(|| node.get("run")) {

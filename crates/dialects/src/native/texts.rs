@@ -12,7 +12,7 @@ pub enum EventTexts {
     #[default]
     Finished,
     /// They stay as written wherever the graph may hold an expression, so that they say the same of every event; so do
-    /// conditions that hold. What does not hold, and what must be plain, is decided for this event.
+    /// conditions of steps, and those of jobs that hold. Jobs whose conditions do not hold, and what must be plain, are decided for this event.
     AsWritten,
 }
 
@@ -136,6 +136,7 @@ impl AtPlan<'_> {
         Ok(match condition.is_true(&self.now())? {
             true if !self.knows(&paths, &functions) => Decision::Later(expression.text().into()),
             true => Decision::Holds,
+            false if !self.knows(&paths, &functions) => Decision::FailsNow(expression.text().into()),
             false => Decision::Fails(expression.text().to_owned()),
         })
     }
@@ -147,6 +148,8 @@ pub(crate) enum Decision {
     Holds,
     /// It does not; the expression as written.
     Fails(String),
+    /// It does not for this event, and what reads the event stays as written; the expression.
+    FailsNow(Box<str>),
     /// It reads what is known only later; the expression as written.
     Later(Box<str>),
 }
