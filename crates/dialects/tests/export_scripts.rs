@@ -217,3 +217,17 @@ fn gitlab_reads_each_value_by_a_name_of_its_own() {
     let output = run("test", &given(&[("node_version", "18"), ("os", "linux")]));
     assert_eq!(said(&output), "--node 18 --os linux\n", "{output:?}");
 }
+
+#[test]
+fn gitlab_puts_values_of_axes_in_or_fails() {
+    let folder = folder("axes");
+    program(&folder.join("after"), "echo after\n");
+    let scripts = scripts("axes", System::Gitlab);
+    let variables = [("os", "linux"), ("node_version", "18")];
+    let output = run_gitlab("sh", &scripts["quoted"], &folder, &variables);
+    assert_eq!(said(&output), "linux linux 18_x\n", "{output:?}");
+    for job in ["document", "python"] {
+        let output = run_gitlab("sh", &scripts[job], &folder, &variables);
+        assert_eq!((output.status.code(), said(&output).as_str()), (Some(1), ""), "{job}: {output:?}");
+    }
+}

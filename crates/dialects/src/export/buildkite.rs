@@ -183,7 +183,12 @@ fn step(piece: &Piece, plan: &Plan<'_>, at_once: Option<&Yaml>) -> Entries {
         ["params", name] | ["event", "params", name] => Some(param(name, plan)),
         _ => path(names),
     };
-    let words = shell::Words { path: &path_of, variable: &own_variable, axis: &in_matrix };
+    let words = shell::Words {
+        path: &path_of,
+        variable: &own_variable,
+        axis: &in_matrix,
+        script: &|script, _| in_words(&Text::from(script), in_matrix, |_| None),
+    };
     if !job.outputs.is_empty() {
         lines.push("export ROPEWALK_OUTPUT=\"$(mktemp)\"".to_owned());
     }

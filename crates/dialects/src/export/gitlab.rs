@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use graph::{Accepts, Carries, ConcurrencyMode, Environment, EventKind, RetryOn, Text};
+use graph::{Accepts, Carries, ConcurrencyMode, Environment, EventKind, RetryOn, Shell, Text};
 use serde_json::Value;
 
 use super::shell::{self, Behind, commands, writes_documents};
@@ -11,6 +11,7 @@ use super::yaml::{Entries, Yaml};
 use super::{Piece, Plan, Words, common_title, concurrency_note, minutes, retries_specially};
 use crate::native::Triggers;
 
+mod axes;
 mod variables;
 
 use variables::Variables;
@@ -276,6 +277,9 @@ fn start(reader: &Reader<'_>, entries: &mut Entries, notes: &mut Vec<String>) {
     if let Some(condition) = &job.condition {
         notes.push(format!("It runs only if {condition}; GitLab cannot ask that once the needs have ended."));
     }
+    for (key, _) in piece.needs.iter().filter(|(_, need)| need.accepts == Accepts::BARRIER) {
+        notes.push(format!("It runs also if `{key}` is skipped; GitLab skips it, too."));
+    }
     match when(piece, plan) {
         When::Success => {}
         When::AllPassed(why) => notes.push(why.to_owned()),
@@ -472,7 +476,8 @@ fn script(reader: &Reader<'_>, entries: &mut Entries, notes: &mut Vec<String>) {
     let renamed = reader.renamed();
     let in_script = |names: &[&str]| reader.in_script(names);
     let axis = |axis: &str| reader.axis(axis);
-    let words = shell::Words { path: &in_script, variable: &own_variable, axis: &axis };
+    let script = |script: &str, shell: &Shell| axes::expanded(script, shell, |axis| reader.variables.axis(axis));
+    let words = shell::Words { path: &in_script, variable: &own_variable, axis: &axis, script: &script };
     // A runner may say something behind the last command.
     let behind = if renamed.is_empty() { Behind::Maybe } else { Behind::Commands };
     let mut lines = commands(reader.piece, behind, &words, notes);

@@ -17,8 +17,10 @@ pub(super) struct Words<'a> {
     pub path: &'a dyn Fn(&[&str]) -> Option<String>,
     /// The name of one of Ropewalk's own variables.
     pub variable: &'a dyn Fn(&str) -> Option<&'static str>,
-    /// What stands for an axis' value.
+    /// What stands in double quotes for an axis' value.
     pub axis: &'a dyn Fn(&str) -> String,
+    /// A script with the values of axes in their places; `None` if nothing can stand in one of them.
+    pub script: &'a dyn Fn(&str, &Shell) -> Option<String>,
 }
 
 /// What comes behind a job's last step.
@@ -108,7 +110,13 @@ fn step(step: &Step, behind: Behind, words: &Words<'_>, notes: &mut Vec<String>)
     if let Shell::Program(_) = step.shell {
         return vec!["echo 'a function of the pipeline: only ropewalk can call it' >&2; exit 1".to_owned()];
     }
-    let script = script(step, words, notes);
+    let Some(script) = script(step, words, notes) else {
+        notes.push(format!(
+            "The step{called} has the value of an axis where nothing can be put in: in quotes, in a document, or in \
+             another language. Give it a variable of that value."
+        ));
+        return vec!["echo 'the value of an axis cannot be put into this step' >&2; exit 1".to_owned()];
+    };
     let is_call = is_call(&script);
     let mut before = Vec::new();
     if step.shell == Shell::Bash && !is_call {
@@ -138,21 +146,21 @@ fn step(step: &Step, behind: Behind, words: &Words<'_>, notes: &mut Vec<String>)
     vec![apart(before, &script)]
 }
 
-/// What a step runs, in the system's words.
-fn script(step: &Step, words: &Words<'_>, notes: &mut Vec<String>) -> String {
+/// What a step runs, in the system's words; `None` if they have none for an axis' value.
+fn script(step: &Step, words: &Words<'_>, notes: &mut Vec<String>) -> Option<String> {
     let (script, missing) = own_variables(&step.run, words.variable);
     if !missing.is_empty() {
         notes.push(format!("Only Ropewalk sets {}.", missing.join(", ")));
     }
-    let script = super::texts::in_words(&Text::from(script), words.axis, |_| None).unwrap_or_default();
-    let Shell::Custom(command) = &step.shell else { return script };
+    let script = (words.script)(&script, &step.shell)?;
+    let Shell::Custom(command) = &step.shell else { return Some(script) };
     let command = command.join(" ").replace("{0}", "/dev/stdin");
     let script = script.trim_end_matches('\n');
     let mut end = "SCRIPT".to_owned();
     while script.lines().any(|line| line == end) {
         end.push('_');
     }
-    format!("{command} <<'{end}'\n{script}\n{end}")
+    Some(format!("{command} <<'{end}'\n{script}\n{end}"))
 }
 
 /// Words at the start of a command that a shell takes for its own, and that change it or what comes behind them.
