@@ -20,9 +20,11 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use server::Inbox;
+use store::{Claim, Store};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
+use crate::commands::Stop;
 use crate::local::turns::Turns;
 
 /// The longest request.
@@ -182,8 +184,11 @@ async fn serve(stream: tokio::net::UnixStream, served: Served, borrowers: &Semap
         }
         Err(_) => return writer.write_all(b"not a request\n").await,
     };
-    let answer: &[u8] = if inbox.send(input).await.is_ok() { b"ok\n" } else { b"the build has ended\n" };
-    writer.write_all(answer).await
+    match inbox.send(input).await {
+        Ok(()) => writer.write_all(b"ok\n").await,
+        // The run is over, and takes nothing any more; whoever asks hears so by the end of the connection.
+        Err(_) => Ok(()),
+    }
 }
 
 /// Waits until the process that runs `build` lends a slot; it is given back when the connection is dropped.
@@ -242,31 +247,55 @@ pub fn slots(data: &Path, build: BuildId) -> Option<u32> {
 }
 
 /// What became of a request.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Sent {
     /// The process that runs the build has taken it.
     Taken,
     /// The process that runs the build is stopped (Ctrl-Z), and takes it when it goes on.
     ToStopped,
-    /// No process runs the build.
-    NobodyThere,
+    /// No process runs the build: it is in the hands of this one, which does what it was to request.
+    Claimed(Claim),
 }
 
-/// Sends `request` to the process that runs `build`.
+/// Sends `request` to the process that runs `build`, or claims the build if none does. A process that begins to run it or is about to end
+/// has claimed it and does not listen: then both are tried again, for at most [`ANSWER_WAIT`].
 ///
 /// # Errors
-/// A sentence, if that process is there but does not take it.
-pub fn send(data: &Path, build: BuildId, request: &Request) -> Result<Sent, String> {
-    match ask(data, build, request, is_stopped)? {
-        Answer::Nobody => Ok(Sent::NobodyThere),
-        Answer::Stopped => Ok(Sent::ToStopped),
-        Answer::Line(line) if line == "ok" => Ok(Sent::Taken),
-        Answer::Line(line) => Err(format!("build {build}: {line}")),
+/// If a process runs the build but does not take the request, and as the store refuses.
+pub fn send_or_claim(data: &Path, store: &dyn Store, build: BuildId, request: &Request) -> Result<Sent, Stop> {
+    let began = Instant::now();
+    loop {
+        match ask(data, build, request, is_stopped).map_err(Stop::infra)? {
+            Answer::Stopped => return Ok(Sent::ToStopped),
+            Answer::Line(line) if line == "ok" => return Ok(Sent::Taken),
+            Answer::Line(line) => return Err(Stop::infra(format!("build {build}: {line}"))),
+            Answer::Nobody => {}
+        }
+        if let Some(claim) = store.claim(build)? {
+            return Ok(Sent::Claimed(claim));
+        }
+        if began.elapsed() >= ANSWER_WAIT {
+            return Err(Stop::infra(is_deaf(data, store, build)?));
+        }
+        std::thread::sleep(ASKED_AGAIN_AFTER);
     }
 }
 
-/// How long the process that runs a build has for its answer.
+/// What to say of a build that somebody runs who does not listen.
+fn is_deaf(data: &Path, store: &dyn Store, build: BuildId) -> Result<String, Stop> {
+    let process = store.claimant(build)?.and_then(|claimant| claimant.process);
+    let process = process.map(|process| format!(" (process {process})")).unwrap_or_default();
+    let (waited, path) = (ANSWER_WAIT.as_secs(), path(data, build));
+    Ok(format!(
+        "build {build} is run{process}, but nobody has listened at `{}` for {waited} s: it begins or is about to end; ask again",
+        path.display()
+    ))
+}
+
+/// How long the process that runs a build has for its answer, and for listening.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// The wait before a process that does not listen is asked again.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_millis(20);
 /// How often it is looked at meanwhile.
 const LOOKED_AT_EVERY: Duration = Duration::from_millis(100);
 
@@ -276,7 +305,7 @@ enum Answer {
     Line(String),
     /// Nothing, since it is stopped: it has the request when it goes on.
     Stopped,
-    /// There is none.
+    /// There is none, or it ended without an answer.
     Nobody,
 }
 
@@ -284,15 +313,21 @@ enum Answer {
 fn ask(data: &Path, build: BuildId, request: &Request, is_given_up: fn(Pid) -> bool) -> Result<Answer, String> {
     let Ok(mut stream) = UnixStream::connect(path(data, build)) else { return Ok(Answer::Nobody) };
     let failed = |error: std::io::Error| format!("the process that runs build {build} does not answer: {error}");
+    let has_gone = |error: &std::io::Error| matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset);
     stream.set_read_timeout(Some(LOOKED_AT_EVERY)).map_err(failed)?;
     let mut line = serde_json::to_string(request).map_err(|error| error.to_string())?;
     line.push('\n');
-    stream.write_all(line.as_bytes()).map_err(failed)?;
+    match stream.write_all(line.as_bytes()) {
+        Err(error) if has_gone(&error) => return Ok(Answer::Nobody),
+        written => written.map_err(failed)?,
+    }
     let listener = listener(&stream);
     let (began, mut reader, mut answer) = (Instant::now(), BufReader::new(stream), String::new());
     loop {
         match reader.read_line(&mut answer) {
+            Ok(_) if answer.is_empty() => return Ok(Answer::Nobody),
             Ok(_) => return Ok(Answer::Line(answer.trim_end().to_owned())),
+            Err(error) if has_gone(&error) => return Ok(Answer::Nobody),
             Err(error) if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                 return Err(failed(error));
             }

@@ -11,6 +11,8 @@ use serde_json::Value;
 mod agent;
 #[path = "run/background.rs"]
 mod background;
+#[path = "run/claims.rs"]
+mod claims;
 #[path = "run/damage.rs"]
 mod damage;
 #[path = "run/edits.rs"]

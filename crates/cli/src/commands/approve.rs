@@ -6,8 +6,10 @@ use api::job::GateAnswer;
 use engine::Input;
 use graph::{BuildId, JobName};
 use serde_json::Value;
+use worker::keeper::Keeper;
 
 use super::Stop;
+use super::run::Taken;
 use crate::archive::{Archive, There};
 use crate::args::{Approve, Colour};
 use crate::control::{self, Request, Sent};
@@ -25,13 +27,13 @@ pub fn run(arguments: &Approve, project: &Project, colour: Colour) -> Result<u8,
         return on_server(arguments, &there);
     }
     not_here("--reason", arguments.reason.is_some())?;
-    let Asked { build, job, answer } = {
-        let places = Places::open(project)?;
-        asked(arguments, &places)?
-    };
+    // Forked before anything can start a thread, should nobody run the build.
+    let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
+    let places = Places::open(project)?;
+    let Asked { build, job, answer } = asked(arguments, &places)?;
     let by = worker::repository::user_name();
     let request = Request::Answer { job: job.clone(), answer: answer.clone(), by: by.clone() };
-    match control::send(&project.data, build, &request).map_err(Stop::infra)? {
+    match control::send_or_claim(&places.data, &*places.store, build, &request)? {
         Sent::Taken => said(&job, answer.is_some()),
         Sent::ToStopped => {
             output::print(format!(
@@ -39,9 +41,11 @@ pub fn run(arguments: &Approve, project: &Project, colour: Colour) -> Result<u8,
             ))?;
             Ok(exit::PASSED)
         }
-        Sent::NobodyThere => {
-            let input = Input::GateAnswered { build, job, answer, by };
-            super::run::resume(Some(&build.to_string()), &arguments.how, project, colour, vec![input])
+        Sent::Claimed(claim) => {
+            // Somebody else may have answered before it could be claimed.
+            asked(arguments, &places)?;
+            let taken = Taken { build, claim, inputs: vec![Input::GateAnswered { build, job, answer, by }] };
+            super::run::go_on(taken, keeper, &places, &arguments.how, project, colour)
         }
     }
 }
@@ -56,8 +60,7 @@ struct Asked {
 /// What was asked for: the gate, which waits, and the answer, which fits it.
 fn asked(arguments: &Approve, archive: &dyn Archive) -> Result<Asked, Stop> {
     let build = archive.find_build(&arguments.build)?.build;
-    let gates = archive.gates(build)?;
-    let waiting: Vec<_> = gates.iter().filter(|gate| gate.answered.is_none()).collect();
+    let waiting = archive.open_gates(build)?;
     let Some(gate) = waiting.iter().find(|gate| gate.job.as_str() == arguments.gate) else {
         let names: Vec<_> = waiting.iter().map(|gate| format!("`{}`", gate.job)).collect();
         let hint = if names.is_empty() {

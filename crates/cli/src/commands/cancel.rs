@@ -1,12 +1,11 @@
 //! `ropewalk cancel`: asks the process or the server that runs a build to end it.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use engine::{Engine, Fact, Input, fact::What};
 use graph::{BuildId, Verdict, WorkerId};
+use store::BuildFilter;
 use store::rows::{BuildRow, VerdictWord};
-use store::{BuildFilter, Store};
 
 use super::Stop;
 use crate::archive::{Archive, There};
@@ -150,16 +149,20 @@ fn cancel(places: &Places, text: &str, by: &str) -> Result<String, Stop> {
         return Err(has_ended(&build));
     }
     let request = Request::Cancel { by: by.to_owned() };
-    match control::send(&places.data, number, &request).map_err(Stop::infra)? {
+    match control::send_or_claim(&places.data, &*places.store, number, &request)? {
         Sent::Taken => {
             let show = Whereabouts::here().command(format_args!("show {number}"));
             Ok(format!("build {number} is asked to end: {show}\n"))
         }
         Sent::ToStopped => Ok(format!("build {number} is stopped (Ctrl-Z): it ends when `fg` or `bg` lets it go on\n")),
-        Sent::NobodyThere => match places.store.claim(number)? {
-            Some(_claim) => give_up(places, &build, by),
-            None => Err(Stop::wrong(is_deaf(&places.data, &*places.store, number)?)),
-        },
+        Sent::Claimed(_claim) => {
+            // Whoever ran it may have ended it before it could be claimed.
+            let build = find(places, &number.to_string())?;
+            if build.verdict != Verdict::Running {
+                return Err(has_ended(&build));
+            }
+            give_up(places, &build, by)
+        }
     }
 }
 
@@ -209,15 +212,14 @@ fn find(places: &Places, text: &str) -> Result<BuildRow, Stop> {
     places::find_build(&*places.store, text)
 }
 
-/// What to say of a build that somebody runs who does not listen.
-fn is_deaf(data: &Path, store: &dyn Store, build: BuildId) -> Result<String, Stop> {
-    let process = store.claimant(build)?.and_then(|claimant| claimant.process);
-    let process = process.map(|process| format!(" (process {process})")).unwrap_or_default();
-    Ok(format!("build {build} is run{process}, but nobody listens at `{}`", control::path(data, build).display()))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::os::unix::net::UnixListener;
+    use std::path::{Path, PathBuf};
+
+    use store::Store;
+
     use super::*;
     use crate::places::kept::Kept;
 
@@ -274,6 +276,83 @@ mod tests {
         check("2342b35", &several);
     }
 
+    /// Where the process that runs build 1 listens.
+    fn socket(places: &Places) -> PathBuf {
+        let path = control::path(&places.data, BuildId(1));
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        path
+    }
+
+    /// What somebody says, who gets this answer.
+    fn heard(listener: &UnixListener, answer: &[u8]) -> String {
+        let (stream, _) = listener.accept().expect("a connection");
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).expect("a line");
+        (&stream).write_all(answer).expect("an answer");
+        line
+    }
+
+    /// What a process does that has heard a request too late: it goes, without an answer.
+    fn ends(path: &Path, listener: UnixListener) {
+        heard(&listener, b"");
+        drop(listener);
+        std::fs::remove_file(path).expect("its own socket");
+    }
+
+    #[test]
+    fn a_build_whose_process_was_about_to_end_is_given_up() {
+        let mut kept = Kept::new();
+        kept.build(&["a"]).fact(What::GateOpened { job: "a".into(), prompt: "go?".to_owned() });
+        let places = kept.places();
+        let claim = places.store.claim(BuildId(1)).expect("the store answers").expect("it is free");
+        let path = socket(&places);
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let running = std::thread::spawn(move || {
+            ends(&path, listener);
+            drop(claim);
+        });
+        let said = cancel(&places, "1", "ada").map_err(|stop| stop.message);
+        assert_eq!(said, Ok("build 1 is given up: no process ran it\n".to_owned()));
+        running.join().expect("it ends");
+    }
+
+    #[test]
+    fn a_process_that_goes_on_with_a_build_is_asked_once_it_listens() {
+        let mut kept = Kept::new();
+        kept.build(&["a"]).lease("a");
+        let places = kept.places();
+        let _claim = places.store.claim(BuildId(1)).expect("the store answers").expect("it is free");
+        let path = socket(&places);
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let running = std::thread::spawn(move || {
+            ends(&path, listener);
+            heard(&UnixListener::bind(&path).expect("a socket"), b"ok\n")
+        });
+        let said = cancel(&places, "1", "ada").map_err(|stop| stop.message);
+        assert_eq!(said, Ok("build 1 is asked to end: ropewalk show 1\n".to_owned()));
+        assert_eq!(running.join().expect("it ends"), "{\"ask\":\"cancel\",\"by\":\"ada\"}\n");
+    }
+
+    #[test]
+    fn a_build_that_ended_before_it_could_be_claimed_is_told_as_that() {
+        let mut kept = Kept::new();
+        kept.build(&["a"]).lease("a");
+        let places = kept.places();
+        let claim = places.store.claim(BuildId(1)).expect("the store answers").expect("it is free");
+        let path = socket(&places);
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let store = places.store.clone();
+        let running = std::thread::spawn(move || {
+            ends(&path, listener);
+            let verdict = Verdict::Passed { note: None };
+            let ended = Fact { build: BuildId(1), at: now(), what: What::BuildEnded { verdict } };
+            store.append(&[ended]).expect("the store takes it");
+            drop(claim);
+        });
+        check(&kept, "1", "build 1 has ended already: it passed");
+        running.join().expect("it ends");
+    }
+
     #[test]
     fn the_process_that_runs_it_is_asked() {
         let mut kept = Kept::new();
@@ -281,17 +360,8 @@ mod tests {
         kept.build(&["a"]).lease("a");
         let places = kept.places();
         let _claim = places.store.claim(graph::BuildId(1)).expect("the store answers").expect("it is free");
-        let path = control::path(&places.data, graph::BuildId(1));
-        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
-        let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
-        let answering = std::thread::spawn(move || {
-            use std::io::{BufRead, BufReader, Write};
-            let (stream, _) = listener.accept().expect("a connection");
-            let mut line = String::new();
-            BufReader::new(&stream).read_line(&mut line).expect("a line");
-            (&stream).write_all(b"ok\n").expect("an answer");
-            line
-        });
+        let listener = UnixListener::bind(socket(&places)).expect("a socket");
+        let answering = std::thread::spawn(move || heard(&listener, b"ok\n"));
         let said = cancel(&places, "last", "ada").map_err(|stop| stop.message);
         assert_eq!(said, Ok("build 1 is asked to end: ropewalk show 1\n".to_owned()));
         assert_eq!(answering.join().expect("it ends"), "{\"ask\":\"cancel\",\"by\":\"ada\"}\n");

@@ -91,9 +91,8 @@ pub fn run(arguments: &Retry, project: &Project, colour: Colour) -> Result<u8, S
         asked,
         ..request.clone()
     };
-    let build = places.store.reserve_build()?;
     // The files are those of now, whatever they were.
-    let start = Start::new(build, request, pipeline, Sight::There(seen));
+    let start = Start::new(request, pipeline, Sight::There(seen), &places)?;
     execute(start, keeper, &places, &arguments.how, project, colour)
 }
 

@@ -10,6 +10,7 @@ use engine::fact::What;
 use engine::{BuildOptions, BuildRequest, Engine, Fact, FailurePolicy, Input};
 use graph::{BuildId, Diagnostic, Event, Graph, Job, JobName, Known, Verdict, Waits, WorkerId, WorkspaceKind};
 use server::Shell;
+use store::Claim;
 use worker::keeper::{Keeper, Processes};
 use worker::workspace::{Blind, Look, Seen, Snapshot};
 
@@ -44,7 +45,7 @@ use crate::{control, ending, event, exit, output, shortcut};
 /// If the build cannot begin, or its records cannot be kept.
 pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Stop> {
     if let Some(build) = &arguments.resume {
-        return resume(build.as_deref(), &arguments.how, project, colour, Vec::new());
+        return resume(build.as_deref(), &arguments.how, project, colour);
     }
     // git looks while all the rest is made ready.
     let look = Look::begin(&project.root);
@@ -81,10 +82,9 @@ pub fn run(arguments: &Run, project: &Project, colour: Colour) -> Result<u8, Sto
     pipeline.check_machine(&event, &options.only, colour)?;
     let places = Places::open(project)?;
     child::tell_forgotten(&places)?;
-    let build = places.store.reserve_build()?;
     let options = BuildOptions { reuse: arguments.how.reuse(), ..options };
     let request = request(event, &pipeline, options);
-    let start = Start { key: Some(key), ..Start::new(build, request, pipeline, Sight::Coming(look)) };
+    let start = Start { key: Some(key), ..Start::new(request, pipeline, Sight::Coming(look), &places)? };
     execute(start, keeper, &places, &arguments.how, project, colour)
 }
 
@@ -111,9 +111,9 @@ fn run_inside(
     if arguments.later {
         return child::ask(request, &places);
     }
-    let build = places.store.reserve_build()?;
     // No shortcut: the files of a workspace are never those of the next one.
-    let start = Start::new(build, request, pipeline, Sight::Unasked);
+    let start = Start::new(request, pipeline, Sight::Unasked, &places)?;
+    let build = start.build;
     let how = RunHow { grace: inside.grace(arguments.how.grace), ..arguments.how.clone() };
     let code = execute(start, keeper, &places, &how, project, colour)?;
     if code == exit::PASSED {
@@ -160,18 +160,9 @@ fn tests_failed(request: BuildRequest, failure: Diagnostic, project: &Project) -
     )))
 }
 
-/// Goes on with a build that nobody runs, after the inputs given: with the one that `build` names, see [`crate::places::find_build`], or the
-/// newest that has not ended.
-///
-/// # Errors
-/// If there is no such build, or it has ended, or somebody runs it.
-pub fn resume(
-    build: Option<&str>,
-    how: &RunHow,
-    project: &Project,
-    colour: Colour,
-    inputs: Vec<Input>,
-) -> Result<u8, Stop> {
+/// Goes on with a build that nobody runs: with the one that `build` names, see [`crate::places::find_build`], or the newest that has not
+/// ended.
+fn resume(build: Option<&str>, how: &RunHow, project: &Project, colour: Colour) -> Result<u8, Stop> {
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
     let places = Places::open(project)?;
     let build = match build {
@@ -180,6 +171,34 @@ pub fn resume(
             Stop::wrong("every build has ended: there is nothing to go on with; `ropewalk run` begins a new one")
         })?,
     };
+    let claim = claim(build, &places)?;
+    let taken = Taken { build, claim, inputs: Vec::new() };
+    go_on(taken, keeper, &places, how, project, colour)
+}
+
+/// A build that this process has claimed and goes on with.
+pub struct Taken {
+    /// Its number.
+    pub build: BuildId,
+    /// Nothing is killed or written without it: what it had started, and what it told, is otherwise another process's.
+    pub claim: Claim,
+    /// What to tell the engine first.
+    pub inputs: Vec<Input>,
+}
+
+/// Goes on with a build that nobody ran until it was taken.
+///
+/// # Errors
+/// If there is no such build, or it has ended.
+pub fn go_on(
+    taken: Taken,
+    keeper: Keeper,
+    places: &Places,
+    how: &RunHow,
+    project: &Project,
+    colour: Colour,
+) -> Result<u8, Stop> {
+    let Taken { build, claim, inputs } = taken;
     let facts = places.store.facts(build)?;
     let mut request = None;
     let mut engine = Engine::new();
@@ -199,10 +218,6 @@ pub fn resume(
     let Some(request) = request else {
         return Err(Stop::wrong(format!("there is no build {build}; `ropewalk builds` lists those that are kept")));
     };
-    // Whoever finds the claim taken stops in `execute`; here it only matters that nobody runs it.
-    if places.is_run(build)? {
-        return Err(run_by_another(build));
-    }
     // Should the keeper have died too, what it had started is still there.
     let killed = worker::keeper::kill_leftovers(&worker::marker_prefix(&project.data, build));
     if !killed.is_empty() {
@@ -221,6 +236,7 @@ pub fn resume(
     let start = Start {
         sight: Sight::Unasked,
         build,
+        claim: Rc::new(claim),
         engine,
         history: facts,
         inputs,
@@ -228,7 +244,7 @@ pub fn resume(
         pipeline,
         key: None,
     };
-    execute(start, keeper, &places, how, project, colour)
+    execute(start, keeper, places, how, project, colour)
 }
 
 /// Says that jobs which work in the tree itself will find another commit than the build's.
@@ -242,8 +258,10 @@ fn tell_moved(build: BuildId, event: &Event, project: &Project) {
     }
 }
 
-fn run_by_another(build: BuildId) -> Stop {
-    Stop::wrong(format!("build {build} is run by another process; `ropewalk logs {build} --follow` shows it"))
+fn claim(build: BuildId, places: &Places) -> Result<Claim, Stop> {
+    places.store.claim(build)?.ok_or_else(|| {
+        Stop::wrong(format!("build {build} is run by another process; `ropewalk logs {build} --follow` shows it"))
+    })
 }
 
 /// What git says of the checkout that a build begins with.
@@ -262,6 +280,8 @@ pub struct Start {
     pub sight: Sight,
     /// Its number.
     pub build: BuildId,
+    /// Held until the last of it is written.
+    claim: Rc<Claim>,
     /// An engine that holds its facts so far.
     pub engine: Engine,
     /// These facts.
@@ -277,11 +297,16 @@ pub struct Start {
 }
 
 impl Start {
-    /// A build that begins by this request, and for which no shortcut is kept.
-    pub fn new(build: BuildId, request: BuildRequest, pipeline: Pipeline, sight: Sight) -> Self {
+    /// A build with a number of its own that begins by this request, and for which no shortcut is kept.
+    ///
+    /// # Errors
+    /// As the store refuses.
+    pub fn new(request: BuildRequest, pipeline: Pipeline, sight: Sight, places: &Places) -> Result<Self, Stop> {
+        let build = places.store.reserve_build()?;
+        let claim = Rc::new(claim(build, places)?);
         let event = request.event.clone();
         let inputs = vec![Input::BuildRequested { build, request: Box::new(request) }];
-        Self { sight, build, engine: Engine::new(), history: Vec::new(), inputs, event, pipeline, key: None }
+        Ok(Self { sight, build, claim, engine: Engine::new(), history: Vec::new(), inputs, event, pipeline, key: None })
     }
 }
 
@@ -297,12 +322,7 @@ pub fn execute(
     project: &Project,
     colour: Colour,
 ) -> Result<u8, Stop> {
-    let build = start.build;
-    let Some(_claim) = places.store.claim(build)? else {
-        return Err(Stop::wrong(format!(
-            "build {build} is run by another process; `ropewalk logs {build} --follow` shows it"
-        )));
-    };
+    let (build, _claim) = (start.build, Rc::clone(&start.claim));
     let secrets = SecretSource::read(how.secrets.as_deref()).map_err(Stop::wrong)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
