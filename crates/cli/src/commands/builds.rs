@@ -273,6 +273,9 @@ fn count(number: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use engine::fact::{Ended, What};
+    use graph::{Outcome, SkipReason};
+
     use super::*;
     use crate::places::kept::Kept;
 
@@ -326,6 +329,24 @@ build  verdict    event      commit    started                              took
     1  ✓ passed   push main  1a2b3c4d  2026-11-21 04:00:00  10 min ago     1.0 s            2 jobs, 1 cached
 ",
         );
+    }
+
+    #[test]
+    fn a_killed_build_is_told_as_killed_whatever_its_gate_asked() {
+        let mut kept = Kept::new();
+        let opened = || What::GateOpened { job: "ship".into(), prompt: "go?".to_owned() };
+        let outcome = Outcome::Skipped(SkipReason::NotWanted { text: "stopped".to_owned() });
+        let mut build = kept.build(&["a", "ship"]);
+        build.fact(opened()).lease("a");
+        kept.build(&["a", "ship"]).fact(opened()).fail("a", 1).fact(What::JobEnded {
+            job: "ship".into(),
+            outcome,
+            how: Ended::Decided,
+        });
+        let text = text(&kept, &arguments(ListForm::Human), usize::MAX).expect("there are builds");
+        let mut lines = text.lines().skip(1);
+        assert!(lines.next().is_some_and(|line| line.ends_with("  killed: ropewalk run --resume 2")), "{text}");
+        assert!(lines.next().is_some_and(|line| line.ends_with("  waits: ropewalk approve 1 ship")), "{text}");
     }
 
     #[test]

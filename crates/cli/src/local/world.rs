@@ -121,7 +121,8 @@ pub struct LocalWorld {
     trust: Trust,
     /// The jobs that were asked for; all if empty.
     only: BTreeSet<String>,
-    open_gates: usize,
+    /// The jobs whose gates wait for an answer.
+    open_gates: HashSet<JobName>,
     /// The jobs that were begun here or have ended.
     settled: HashSet<JobName>,
     /// The state of the start being kept for the jobs of this graph; `None` until one of them runs or waits for a person.
@@ -158,7 +159,7 @@ impl LocalWorld {
             fits: Rc::default(),
             trust: Trust::default(),
             only: BTreeSet::new(),
-            open_gates: 0,
+            open_gates: HashSet::new(),
             settled: HashSet::new(),
             held: None,
             verdict: None,
@@ -419,6 +420,9 @@ impl LocalWorld {
     }
 
     fn record(&mut self, fact: &Fact) {
+        if let What::GateAnswered { job, .. } | What::JobEnded { job, .. } = &fact.what {
+            self.open_gates.remove(job);
+        }
         match &fact.what {
             What::BuildCreated(request) => {
                 self.trust = request.event.trust;
@@ -438,8 +442,9 @@ impl LocalWorld {
                 }
                 self.offer(graph);
             }
-            What::GateOpened { .. } => self.open_gates += 1,
-            What::GateAnswered { .. } => self.open_gates = self.open_gates.saturating_sub(1),
+            What::GateOpened { job, .. } => {
+                self.open_gates.insert(job.clone());
+            }
             What::AttemptFinished { job, attempt, report, retry_at: None, .. } => match &report.outcome {
                 Outcome::Passed { .. } => {
                     self.has_unkept |= !report.may_stand_for_others();
@@ -578,7 +583,8 @@ impl World for LocalWorld {
 
     fn is_done(&self, next_wake: Option<Timestamp>) -> Doneness {
         let inbox_is_empty = self.parts.inbox.capacity() == self.parts.inbox.max_capacity();
-        let only_gates = self.open_gates > 0 && self.in_flight.get() == 0 && inbox_is_empty && next_wake.is_none();
+        let only_gates =
+            !self.open_gates.is_empty() && self.in_flight.get() == 0 && inbox_is_empty && next_wake.is_none();
         match (&self.verdict, self.parts.gates.get()) {
             (Some(_), _) if self.running.borrow().is_empty() => Doneness::Done,
             (None, GatePolicy::Leave) if only_gates => Doneness::Done,
