@@ -173,6 +173,21 @@ pub fn cut(text: &str, cells_max: usize) -> String {
     format!("{}…", &text[..fitting(text, cells_max.saturating_sub(1))])
 }
 
+/// `text` in at most `cells_max` cells, with a `…` in place of what was cut: two thirds of what stays are its end.
+pub fn cut_middle(text: &str, cells_max: usize) -> String {
+    if cells(text) <= cells_max {
+        return text.to_owned();
+    }
+    let room = cells_max.saturating_sub(1);
+    let head = &text[..fitting(text, room / 3)];
+    let (mut room, mut tail) = (room - cells(head), "");
+    for (at, letter) in text.char_indices().rev() {
+        let Some(left) = room.checked_sub(letter.width().unwrap_or(0)) else { break };
+        (room, tail) = (left, &text[at..]);
+    }
+    format!("{head}…{tail}")
+}
+
 /// How many bytes of `text` fit into `cells_max` cells, without colours.
 fn fitting(text: &str, cells_max: usize) -> usize {
     let mut taken = 0;
@@ -315,6 +330,10 @@ mod tests {
         check("測試測", 4, "測…");
         check("e\u{301}e\u{301}e\u{301}", 2, "e\u{301}…");
         check("ab", 0, "…");
+        assert_eq!(cut_middle("abcdefgh", 8), "abcdefgh");
+        assert_eq!(cut_middle("abcdefgh", 7), "ab…efgh");
+        assert_eq!(cut_middle("測試測試", 6), "…測試");
+        assert_eq!(cut_middle("ab", 0), "…");
         assert_eq!(padded("測", 4), "測  ");
         assert_eq!(cut_coloured("\u{1b}[31mab\u{1b}[0mcd", 4), "\u{1b}[31mab\u{1b}[0mcd");
         assert_eq!(cut_coloured("\u{1b}[31mab\u{1b}[0mcd", 3), "\u{1b}[31mab\u{1b}[0m…");

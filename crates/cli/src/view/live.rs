@@ -24,8 +24,10 @@ const DRAW_MS_MIN: u64 = 80;
 const BAR_CELLS: u64 = 16;
 /// A narrower terminal keeps its room for the last line.
 const COLUMNS_WITH_BAR_MIN: usize = 60;
-/// Cells of a job's name.
+/// Cells of a job's name, in a terminal of at most 80 columns.
 const NAME_CELLS_MAX: usize = 32;
+/// Cells that stay of a job's own name beside that of the leg.
+const ID_CELLS_MIN: usize = 8;
 /// Warnings and errors of a job that are shown under it once it has ended.
 const SAID_MAX: usize = 5;
 /// The most rows that say what grows later.
@@ -376,9 +378,9 @@ impl<W: Write> Live<W> {
         let elapsed = now.ms_since(running.started);
         let turn = spinner[usize::try_from(elapsed / 100).unwrap_or(0) % spinner.len()];
         let turn = if running.awaited.is_some() { '·' } else { turn };
-        let width =
-            self.running.keys().map(|name| columns::cells(name.as_str())).max().unwrap_or(0).min(NAME_CELLS_MAX);
-        let name_text = columns::padded(&cut(name.as_str(), NAME_CELLS_MAX), width);
+        let most = name_cells_max(columns);
+        let width = self.running.keys().map(|name| columns::cells(name.as_str())).max().unwrap_or(0).min(most);
+        let name_text = columns::padded(&cut_name(name, most), width);
         let has_bar = columns >= COLUMNS_WITH_BAR_MIN && running.awaited.is_none();
         let usual = self.opening.usual_ms.get(name).filter(|_| has_bar);
         let bar = usual.map_or_else(String::new, |&usual| {
@@ -525,6 +527,22 @@ fn plain_text(line: &str) -> String {
     text.replace('\t', " ").chars().take(400).collect()
 }
 
+/// The most cells of a job's name: two fifths of a wide terminal.
+fn name_cells_max(columns: usize) -> usize {
+    NAME_CELLS_MAX.max(columns * 2 / 5)
+}
+
+/// A job's name in at most `cells_max` cells. Legs of a matrix differ at the end, so that stays.
+fn cut_name(name: &JobName, cells_max: usize) -> String {
+    let (text, id) = (name.as_str(), name.id());
+    let leg = &text[id.len()..];
+    let room = cells_max.saturating_sub(columns::cells(leg));
+    if !leg.is_empty() && columns::cells(text) > cells_max && room >= ID_CELLS_MIN {
+        return format!("{}{leg}", cut(id, room));
+    }
+    columns::cut_middle(text, cells_max)
+}
+
 #[cfg(test)]
 mod tests {
     use graph::BuildId;
@@ -558,6 +576,19 @@ mod tests {
         check(12, 5000, "⠋ test/1   …");
         check_of("測試", "編譯中 🚀 まだまだ", 40, 5000, "⠋ 測試     5.0 s  編譯中 🚀 まだまだ");
         check_of("測試", "編譯中 🚀 まだまだ", 32, 5000, "⠋ 測試     5.0 s  編譯中 🚀 ま…");
+    }
+
+    #[test]
+    fn legs_are_told_apart_in_any_terminal() {
+        let check = |name: &str, columns: usize, expected: &str| {
+            let shown = cut_name(&name.into(), name_cells_max(columns));
+            assert_eq!(shown, expected);
+        };
+        check("integration-tests/ubuntu-22.04-py3.10", 80, "integration…/ubuntu-22.04-py3.10");
+        check("integration-tests/ubuntu-22.04-py3.10", 120, "integration-tests/ubuntu-22.04-py3.10");
+        check("lint/ubuntu-22.04-python3.10-release-x86_64", 80, "lint/ubunt…on3.10-release-x86_64");
+        check("a-job-of-a-name-that-is-very-long-indeed", 80, "a-job-of-a…t-is-very-long-indeed");
+        check("編譯編譯編譯編譯編譯編譯編譯編譯編譯/py3.10", 80, "編譯編譯編譯編譯編譯編譯…/py3.10");
     }
 
     #[test]
