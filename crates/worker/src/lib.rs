@@ -12,6 +12,7 @@ mod contexts;
 mod files;
 mod inputs;
 mod output;
+pub mod path_text;
 mod place;
 mod step;
 mod variables;

@@ -27,6 +27,7 @@ use crate::chunked::{self, Content, Equal, Index, Kind, Laying, Loaded};
 use crate::depot::{Depot, DepotError, Mask};
 use crate::entry::{EntryError, Moment, layer_of};
 use crate::files::{Found, holds};
+use crate::path_text;
 use crate::patterns::by_bytes;
 use crate::place::{environment_file, workspace_directory};
 use crate::workspace::{
@@ -237,6 +238,7 @@ struct Document {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     caches: BTreeMap<u16, Shown>,
     /// Where the tree was for the steps.
+    #[serde(with = "path_text")]
     tree: PathBuf,
 }
 

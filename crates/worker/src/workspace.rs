@@ -21,6 +21,7 @@ use self::layer::Made;
 use crate::git::GitError;
 use crate::keeper::{KeeperError, Processes, View, ViewError, ViewId};
 use crate::repository;
+use crate::path_text;
 use crate::tree::TreeError;
 
 mod checkout;
@@ -188,7 +189,7 @@ pub enum Files {
     /// All, `.git` too.
     All,
     /// These, relative to the repository, and nothing else.
-    Only(Vec<PathBuf>),
+    Only(#[serde(with = "path_text::list")] Vec<PathBuf>),
 }
 
 /// How a workspace shows the files.
@@ -205,20 +206,22 @@ enum Form {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Manifest {
     snapshot: PathBuf,
+    #[serde(with = "path_text")]
     repository: PathBuf,
+    #[serde(with = "path_text")]
     /// The project's folder, relative to the repository.
-    #[serde(default)]
+    #[serde(default, with = "path_text")]
     prefix: PathBuf,
     files: Files,
     form: Form,
     /// Where an overlay is mounted; over the repository itself if it says nothing.
-    #[serde(default)]
+    #[serde(default, with = "path_text::option")]
     shown: Option<PathBuf>,
     /// Layers that stand above those of the snapshot, the topmost first: restored caches.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", with = "path_text::list")]
     above: Vec<PathBuf>,
     /// Where git keeps what belongs to the checkout, if that is outside of it: shown to the job apart from the user's, too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "path_text::option")]
     git: Option<PathBuf>,
 }
 

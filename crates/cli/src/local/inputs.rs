@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use graph::{Digest, Timestamp, WorkspaceKind};
 use tokio::sync::Mutex;
+use worker::path_text::text_of;
 use worker::patterns::{Patterns, by_bytes};
 use worker::tree::{Content, Kind, Source, StatCache, Tree};
 use worker::workspace::{Moment, Vigil};
@@ -342,7 +343,7 @@ impl Inputs {
             })
         };
         let told = |link: &PathBuf| {
-            format!("inputs: {} is a link to what is no input; a change there is not noticed", name(link))
+            format!("inputs: {} is a link to what is no input; a change there is not noticed", text_of(link))
         };
         links.filter(leads_out).take(REMARKS_MAX).map(told).collect()
     }
@@ -432,7 +433,7 @@ impl Seen {
     }
 
     fn digest(&self, place: usize) -> Option<(String, Digest)> {
-        Some((name(&self.paths[place]), of_kind(self.contents[place]?)))
+        Some((text_of(&self.paths[place]).into_owned(), of_kind(self.contents[place]?)))
     }
 
     /// Keeps what was seen, for whoever goes on with the build.
@@ -529,20 +530,6 @@ fn normal(path: &Path) -> Option<PathBuf> {
     Some(normal)
 }
 
-/// A path as a text of its own: one that is not UTF-8 begins with `./`, as no other does, and has `\xNN` for bytes that are no
-/// text and `\\` for `\`.
-fn name(path: &Path) -> String {
-    if let Some(text) = path.to_str() {
-        return text.to_owned();
-    }
-    let mut name = "./".to_owned();
-    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
-        name.push_str(&chunk.valid().replace('\\', r"\\"));
-        chunk.invalid().iter().for_each(|byte| name.push_str(&format!(r"\x{byte:02x}")));
-    }
-    name
-}
-
 /// The digest of a file or link that no tree lists.
 fn digest_of(path: &Path) -> Option<Digest> {
     let there = fs::symlink_metadata(path).ok()?;
@@ -575,13 +562,6 @@ fn of_kind(content: Content) -> Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_that_are_not_utf8_are_told_apart() {
-        let of = |bytes: &[u8]| name(Path::new(OsStr::from_bytes(bytes)));
-        let names = [&b"a\xff"[..], b"a\xfe", br"a\xff", b"\\a\xff", b"../a\xff", b"a"].map(of);
-        assert_eq!(names, [r"./a\xff", r"./a\xfe", r"a\xff", r"./\\a\xff", r"./../a\xff", "a"]);
-    }
 
     #[test]
     fn what_was_seen_is_kept_whole() {

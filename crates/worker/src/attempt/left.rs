@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Attempt, blocking, infrastructure, number};
 use crate::container::LeftContainer;
 use crate::depot::Secrets;
+use crate::path_text;
 use crate::place::{Place, workspace_directory};
 use crate::variables::Variables;
 use crate::withheld;
@@ -27,6 +28,7 @@ pub struct LeftBehind {
     /// The environment of the last step that was to start.
     pub variables: BTreeMap<String, String>,
     /// Its directory, as seen inside the workspace; the workspace's root, as for every step, if a secret stands in it.
+    #[serde(with = "path_text")]
     pub directory: PathBuf,
     /// Where the steps ran.
     #[serde(default)]
@@ -77,6 +79,7 @@ pub struct LeftStep {
     /// Its files at its end.
     pub layer: Layer,
     /// Its directory.
+    #[serde(with = "path_text")]
     pub directory: PathBuf,
     /// Its variables that are not those of the last step; `None` if it had none of the name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

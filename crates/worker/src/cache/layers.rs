@@ -310,7 +310,9 @@ fn collect(folder: &Path, workspaces: &Path, is_due: impl Fn(usize, Duration) ->
         return;
     }
     let named = workspace::manifests(workspaces);
-    let is_named = |layer: &PathBuf| named.iter().any(|text| text.contains(&*layer.to_string_lossy()));
+    let is_named = |layer: &PathBuf| {
+        named.iter().any(|text| text.contains(&*layer.file_name().unwrap_or_default().to_string_lossy()))
+    };
     let (used, due): (Vec<_>, Vec<_>) = due.into_iter().partition(is_named);
     stay.extend(used);
     let carrying: HashSet<PathBuf> =

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::WorkspaceError;
 use crate::git::{self, GitError};
+use crate::path_text;
 use crate::repository::git_directory;
 use crate::tree::{self, Outer};
 
@@ -23,6 +24,7 @@ const PATHS_PER_CALL: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkout {
     /// Where it is in the repository; empty for the repository itself.
+    #[serde(with = "path_text")]
     pub place: PathBuf,
     /// The commit that was checked out; `None` before the first one.
     pub commit: Option<String>,

@@ -23,6 +23,7 @@ use super::watch::{Changes, Moment, Touched, Watch};
 use super::{WorkspaceError, read_json, write_json};
 use crate::git::GitError;
 use crate::keeper::Right;
+use crate::path_text;
 use crate::patterns::by_bytes;
 use crate::repository::{self, Standing};
 use crate::tree::Tree;
@@ -33,16 +34,17 @@ const FOREIGN_LOOKED_AT_MAX: usize = 10_000;
 /// What a snapshot needs to be opened again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Manifest {
+    #[serde(with = "path_text")]
     repository: PathBuf,
     /// The project's folder, relative to the repository; empty if it is the whole.
-    #[serde(default)]
+    #[serde(default, with = "path_text")]
     prefix: PathBuf,
     /// Empty where there is no git.
     checkouts: Vec<Checkout>,
     #[serde(default)]
     tree: TreeKind,
     /// Where jobs see the tree; at its own place if it says nothing.
-    #[serde(default)]
+    #[serde(default, with = "path_text::option")]
     shown: Option<PathBuf>,
 }
 
