@@ -316,6 +316,7 @@ impl Inputs {
         let missing = globs.iter().filter(takes).filter(is_missing);
         remarks.extend(missing.filter_map(|glob| match (fs::symlink_metadata(self.root.join(glob)), workspace) {
             (Err(_), _) => Some(format!("inputs: `{glob}` matches no file")),
+            (Ok(_), _) if !shortcut::is_literal(glob) => Some(words_of_special(glob)),
             (Ok(there), WorkspaceKind::InPlace) if !there.is_dir() => None,
             (Ok(_), WorkspaceKind::InPlace) => {
                 Some(format!("inputs: `{glob}` is ignored by git: a change in it is not noticed"))
@@ -530,6 +531,19 @@ fn normal(path: &Path) -> Option<PathBuf> {
     Some(normal)
 }
 
+/// What is wrong with a glob that takes nothing, although a file has it for a name.
+fn words_of_special(glob: &str) -> String {
+    let special = |letter: &char| r"*?[]{}\!".contains(*letter);
+    let means = match glob.chars().find(special) {
+        Some('[') => "`[` begins a class of characters",
+        Some('{') => "`{` begins alternatives",
+        _ => "some of its characters mean more than themselves",
+    };
+    let escaped: String =
+        glob.chars().flat_map(|letter| special(&letter).then_some('\\').into_iter().chain([letter])).collect();
+    format!("inputs: `{glob}` matches no file: {means}; the file of this name is `{escaped}`")
+}
+
 /// The digest of a file or link that no tree lists.
 fn digest_of(path: &Path) -> Option<Digest> {
     let there = fs::symlink_metadata(path).ok()?;
@@ -625,6 +639,29 @@ mod tests {
         assert_eq!(changed("a", &before.0).await, Some("a".to_owned()), "it was judged by what no job saw");
         assert_eq!((changed("a", &after.0).await, changed("b", &before.1).await), (None, None));
         assert!(inputs.looked().is_some_and(|seen| seen.stamps.is_none()), "no shortcut");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_a_glob_does_not_mean_is_told_with_the_glob_that_does() {
+        let (folder, inputs) = start();
+        for name in ["a[1]", "b{1}", "ignored"] {
+            fs::write(folder.path().join("root").join(name), "1").expect("a file");
+        }
+        fs::write(folder.path().join("root/.gitignore"), "/ignored\n").expect("a file");
+        inputs.digests(None, WorkspaceKind::Isolated).await.expect("digests");
+        let remarks =
+            async |glob: &str, workspace| inputs.remarks(Some(&[glob.to_owned()]), workspace).await.join("; ");
+        for (glob, means, escaped) in
+            [("a[1]", "`[` begins a class of characters", r"a\[1\]"), ("b{1}", "`{` begins alternatives", r"b\{1\}")]
+        {
+            let told = format!("inputs: `{glob}` matches no file: {means}; the file of this name is `{escaped}`");
+            assert_eq!(remarks(glob, WorkspaceKind::Isolated).await, told);
+            assert_eq!(remarks(glob, WorkspaceKind::InPlace).await, told);
+            assert_eq!(isolated(&inputs, escaped).await.files.len(), 1, "{escaped} takes it");
+            assert_eq!(remarks(escaped, WorkspaceKind::Isolated).await, "");
+        }
+        let told = "inputs: `ignored` is ignored by git: the job does not see it";
+        assert_eq!(remarks("ignored", WorkspaceKind::Isolated).await, told);
     }
 
     #[tokio::test]
