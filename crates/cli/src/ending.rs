@@ -6,7 +6,7 @@ use std::path::Path;
 
 use dialects::tree::Sources;
 use graph::outcome::JobEnd;
-use graph::{BuildId, Failure, JobName, Outcome, Toleration, Verdict};
+use graph::{AttemptReport, BuildId, Failure, JobName, Outcome, Toleration, Verdict};
 use store::log::{StreamKey, Writing};
 
 use crate::args::{Colour, Output};
@@ -159,7 +159,8 @@ fn failed_job(
         Outcome::Failed(Failure::Step { step, .. } | Failure::Timeout { step: Some(step), .. }) => Some(*step),
         _ => None,
     };
-    let excerpt = excerpt(places, build, (job, described), outcome, step)?;
+    let report = report.as_ref().map(|(_, report)| report);
+    let excerpt = excerpt(places, build, (job, described), (outcome, report), step)?;
     text.push_str(&excerpt.text(paint, 2, crate::output::columns(&std::io::stderr())));
     Ok((text, excerpt.lines))
 }
@@ -169,7 +170,7 @@ fn excerpt(
     places: &Places,
     build: BuildId,
     (job, described): (&JobName, Option<&graph::Job>),
-    outcome: &Outcome,
+    (outcome, report): (&Outcome, Option<&AttemptReport>),
     step: Option<u16>,
 ) -> Result<Excerpt, Stop> {
     let Some(attempt) = places.store.attempts(build, Some(job))?.pop() else { return Ok(Excerpt::default()) };
@@ -180,5 +181,5 @@ fn excerpt(
     };
     let lines_before = printed.iter().filter(|stream| stream.key.step < step).map(|stream| stream.lines).sum();
     let key = StreamKey { attempt: attempt.attempt.0, step };
-    first_error::of_ending(&reader, key, lines_before, described, Some(outcome))
+    first_error::of_ending(&reader, key, lines_before, described, Some(outcome), report)
 }

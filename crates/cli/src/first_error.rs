@@ -8,7 +8,7 @@ pub mod undeclared;
 
 use std::sync::LazyLock;
 
-use graph::{Job, Outcome};
+use graph::{AttemptReport, Job, Outcome};
 use regex::Regex;
 use regex::bytes::RegexSet;
 use store::log::{Item, LineEnd, LineStart, Stream, StreamKey};
@@ -250,10 +250,11 @@ pub fn of_ending(
     lines_before: u64,
     job: Option<&Job>,
     outcome: Option<&Outcome>,
+    report: Option<&AttemptReport>,
 ) -> Result<Excerpt, Stop> {
     let mut excerpt = of_step(reader, key, lines_before)?;
     let (Some(job), Some(Outcome::Failed(failure))) = (job, outcome) else { return Ok(excerpt) };
-    if !words::function_has_message(job, failure) {
+    if !words::function_has_message(job, failure, report) {
         return Ok(excerpt);
     }
     let mut message = None;
@@ -489,7 +490,7 @@ mod tests {
             let reader = log.expect("it reads").expect("a log");
             let outcome = Outcome::Failed(graph::Failure::Step { step: 0, exit, message: None });
             let key = StreamKey { attempt: 1, step: 0 };
-            let excerpt = of_ending(&reader, key, 0, Some(&job), Some(&outcome)).expect("it reads");
+            let excerpt = of_ending(&reader, key, 0, Some(&job), Some(&outcome), None).expect("it reads");
             assert_eq!(excerpt.text(Paint::Plain, 0, 100), expected);
         };
         kept.build(&["a"]).print(&[(1, 0, Stream::Stdout, "one\n"), (1, 0, Stream::Stderr, "it is taken\n")]);

@@ -29,7 +29,7 @@ pub fn again(try_number: u32, job: Option<&graph::Job>) -> String {
 /// How an attempt ended, with the step that failed; of a job's function in its own words, if the job is known.
 pub fn report(report: &AttemptReport, job: Option<&Job>) -> String {
     if let (Outcome::Failed(failure), Some(job)) = (&report.outcome, job)
-        && let Some(function) = function_failure(job, failure)
+        && let Some(function) = function_failure(job, failure, Some(report))
     {
         return format!("failed: {function}");
     }
@@ -60,10 +60,10 @@ pub fn failure_of(reason: &Failure, report: Option<&AttemptReport>) -> String {
     }
 }
 
-/// How a function failed, by the exit code of the program that ran it; `None` if the job failed otherwise.
+/// How a function failed, by the exit code of the program that ran it; `None` if the job failed otherwise, as by an artifact that is not there.
 /// Source of the codes: docs/design/2026-11-21-rust-pipelines.md, Functions.
-pub fn function_failure(job: &Job, failure: &Failure) -> Option<&'static str> {
-    Some(match function_exit(job, failure)? {
+pub fn function_failure(job: &Job, failure: &Failure, report: Option<&AttemptReport>) -> Option<&'static str> {
+    Some(match function_exit(job, failure, report)? {
         1 => "the function returned a failure",
         FUNCTION_OTHER_BUILD => "the program has changed since it planned the job",
         FUNCTION_INPUTS => "the function's inputs are missing or cannot be read",
@@ -74,13 +74,13 @@ pub fn function_failure(job: &Job, failure: &Failure) -> Option<&'static str> {
 }
 
 /// Whether the last line that a function's program wrote to standard error says why it failed.
-pub fn function_has_message(job: &Job, failure: &Failure) -> bool {
-    function_failure(job, failure).is_some() && function_exit(job, failure) != Some(FUNCTION_PANICKED)
+pub fn function_has_message(job: &Job, failure: &Failure, report: Option<&AttemptReport>) -> bool {
+    function_failure(job, failure, report).is_some() && function_exit(job, failure, report) != Some(FUNCTION_PANICKED)
 }
 
 /// What to do about a function that could not be run.
 pub fn function_help(job: &Job, failure: &Failure) -> Option<&'static str> {
-    Some(match function_exit(job, failure)? {
+    Some(match function_exit(job, failure, None)? {
         FUNCTION_OTHER_BUILD => {
             "a build keeps to the program it began with: `ropewalk run` begins one with the program as it is now"
         }
@@ -138,10 +138,14 @@ const FUNCTION_PANICKED: i32 = 101;
 const UNSTARTED: i32 = 126;
 const NOT_FOUND: i32 = 127;
 
-fn function_exit(job: &Job, failure: &Failure) -> Option<i32> {
+/// The code by which the program of a job's function told a failure. A program that ended well told none: then something else broke, which has
+/// a code as if it had.
+fn function_exit(job: &Job, failure: &Failure, report: Option<&AttemptReport>) -> Option<i32> {
     let Failure::Step { step, exit, .. } = failure else { return None };
-    let step = job.steps.get(usize::from(*step))?;
-    matches!(step.shell, graph::Shell::Program(_)).then_some(*exit)
+    let place = usize::from(*step);
+    let ended = report.and_then(|report| report.steps.get(place)?.exit);
+    let is_function = matches!(job.steps.get(place)?.shell, graph::Shell::Program(_));
+    (is_function && ended != Some(0)).then_some(*exit)
 }
 
 /// What to type at a gate, without the program's name: `approve 3 ship --field region=VALUE --field copies=1`. Each field of
@@ -270,7 +274,9 @@ fn is_colour(sequence: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{approve, function_failure, function_help, harmless, names_build, where_it_failed};
+    use super::{
+        approve, function_failure, function_has_message, function_help, harmless, names_build, where_it_failed,
+    };
 
     #[test]
     fn a_function_that_cannot_start_is_told_as_that() {
@@ -280,10 +286,37 @@ mod tests {
         for exit in [126, 127] {
             let failure = graph::Failure::Step { step: 0, exit, message: None };
             let told = "the pipeline's program cannot start in the job's environment";
-            assert_eq!(function_failure(&function, &failure), Some(told));
+            assert_eq!(function_failure(&function, &failure, None), Some(told));
             assert!(function_help(&function, &failure).is_some_and(|help| help.contains("C library")));
-            assert_eq!(function_failure(&script, &failure), None);
+            assert_eq!(function_failure(&script, &failure, None), None);
         }
+    }
+
+    #[test]
+    fn a_function_that_passed_is_not_told_as_one_that_failed() {
+        let step = graph::Step { shell: graph::Shell::Program(graph::Digest([0; 32])), ..graph::Step::default() };
+        let function = graph::Job { steps: vec![step], ..graph::Job::default() };
+        let check = |exit: i32, message: &str, told: &str, has_message: bool| {
+            let failure = graph::Failure::Step { step: 0, exit: 1, message: Some(message.to_owned()) };
+            let mut report =
+                graph::AttemptReport::of(graph::Outcome::Failed(failure.clone()), graph::Timestamp::default());
+            report.steps.push(graph::StepReport {
+                name: String::new(),
+                exit: Some(exit),
+                signal: None,
+                result: graph::StepResult::Failed,
+                started: graph::Timestamp::default(),
+                finished: graph::Timestamp::default(),
+                usage: graph::Usage::default(),
+                outputs: std::collections::BTreeMap::new(),
+                lines: 0,
+            });
+            assert_eq!(super::report(&report, Some(&function)), told);
+            assert_eq!(function_has_message(&function, &failure, Some(&report)), has_message);
+        };
+        let missing = "artifact `o`: `nothere/*.txt` matches no file";
+        check(0, missing, &format!("failed: {missing}"), false);
+        check(1, "no such host", "failed: the function returned a failure", true);
     }
 
     #[test]

@@ -212,7 +212,8 @@ impl Shown {
         let before = lines_before(&*reader).get(&key).copied().unwrap_or(0);
         let job = self.job(name);
         let (described, outcome) = (job.and_then(|job| job.job.as_deref()), job.and_then(ShownJob::outcome));
-        let excerpt = first_error::of_ending(&*reader, key, before, described, outcome)?;
+        let excerpt =
+            first_error::of_ending(&*reader, key, before, described, outcome, job.and_then(|job| self.report(job)))?;
         Ok((!excerpt.lines.is_empty()).then_some(excerpt))
     }
 

@@ -88,8 +88,9 @@ fn detail(shown: &Shown, job: &ShownJob, calendar: &Calendar) -> String {
     let mut parts = Vec::new();
     match job.outcome() {
         Some(Outcome::Failed(failure)) => {
-            let function = job.job.as_ref().and_then(|job| words::function_failure(job, failure));
-            let other = || words::failure_of(failure, shown.report(job));
+            let report = shown.report(job);
+            let function = job.job.as_ref().and_then(|job| words::function_failure(job, failure, report));
+            let other = || words::failure_of(failure, report);
             parts.push(function.map_or_else(other, str::to_owned));
         }
         Some(Outcome::Skipped(reason)) => parts.push(words::skip_reason(reason)),
