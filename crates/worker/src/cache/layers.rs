@@ -66,6 +66,9 @@ const THIN: &str = "thin-";
 /// A thin layer has at most one entry for so many of the tree's.
 const THINNESS: usize = 4;
 
+/// How the layers of a place are laid: those that were laid otherwise, as by a release whose directories had no modes, are not in it.
+const LAID: &[u8] = b"directories with modes";
+
 /// A layer that is there.
 pub(super) struct Layer {
     /// What is to be shown, the topmost first.
@@ -165,6 +168,7 @@ impl Layers {
     /// The name of the place of these paths.
     fn place(&self, located: &[Located<'_>]) -> String {
         let mut hasher = blake3::Hasher::new();
+        hasher.update(LAID);
         let paths = located.iter().map(|located| Path::new(&*located.path));
         for path in [self.shown.as_path(), self.prefix.as_path()].into_iter().chain(paths) {
             let path = path.as_os_str().as_encoded_bytes();

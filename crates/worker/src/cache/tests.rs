@@ -99,6 +99,48 @@ fn a_round_trip_keeps_bytes_modes_times_and_links() {
 }
 
 #[test]
+fn directories_keep_their_modes() {
+    let ground = Ground::new();
+    for number in 0..40 {
+        ground.write(&format!("one/d/s/{number}"), b"1");
+    }
+    let change = |path: &str, mode: u32| {
+        fs::set_permissions(ground.path(path), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let modes = |folder: &Path| {
+        ["d", "d/s"].map(|path| fs::metadata(folder.join(path)).map_or(0, |found| found.permissions().mode() & 0o777))
+    };
+    let save = |number: usize| {
+        let places = ground.places("one", Owner::Job);
+        ground.save(&cache(&format!("k-{number}"), &["d"]), &places, &Restored::nothing());
+    };
+    change("one/d", 0o700);
+    change("one/d/s", 0o750);
+    save(0);
+    ground.restore(&cache("k-0", &["d"]), &ground.places("two", Owner::Job));
+    assert_eq!(modes(&ground.path("two")), [0o700, 0o750]);
+
+    let mut places = ground.places("one", Owner::Job);
+    places.layers = Some(layers(&ground, Vec::new()));
+    let layers = |number: usize| ground.restore(&cache(&format!("k-{number}"), &["d"]), &places).layers;
+    assert_eq!(modes(&layers(0)[0]), [0o700, 0o750]);
+    // Of a thin layer the directories are seen that lead to what changed.
+    ground.write("one/d/s/7", b"changed");
+    save(1);
+    let [above, _] = &layers(1)[..] else { panic!("two layers") };
+    assert_eq!(modes(above), [0o700, 0o750]);
+    change("one/d", 0o755);
+    save(2);
+    assert_eq!(modes(&layers(2)[0]), [0o755, 0o750]);
+
+    // What is the user's stays as it is.
+    fs::create_dir_all(ground.path("three/d")).unwrap();
+    let before = modes(&ground.path("three"))[0];
+    ground.restore(&cache("k-0", &["d"]), &ground.places("three", Owner::User));
+    assert_eq!(modes(&ground.path("three")), [before, 0o750]);
+}
+
+#[test]
 fn a_saving_puts_what_changed_and_no_more() {
     let ground = Ground::new();
     let places = ground.places("one", Owner::Job);
@@ -385,7 +427,10 @@ fn what_is_saved_takes_the_place_of_a_damaged_entry() {
         let restored = Restored::refused(&fault);
         assert_eq!(restored.found, Found::Refused(Some(entry.digest)));
         ground.write("two/d/a", &noise("a", 50_000));
-        fs::File::open(ground.path("two/d/a")).unwrap().set_modified(modified(&ground.path("one/d/a"))).unwrap();
+        for path in ["d/a", "d"] {
+            let [one, two] = ["one", "two"].map(|folder| ground.path(folder).join(path));
+            fs::File::open(two).unwrap().set_modified(modified(&one)).unwrap();
+        }
         ground.save(&cache, &places, &restored);
         assert_eq!(ground.depot.entries.lock().unwrap().len(), 1);
         assert_eq!(ground.restore(&cache, &ground.places("three", Owner::Job)).found, Found::Exact);

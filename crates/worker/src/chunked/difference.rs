@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::index::{Entry, Index, Kind};
 
-/// What is to be laid over `old` to show `new`: entries that `old` has not, or has otherwise, and whiteouts of what is gone. Modes and times of
+/// What is to be laid over `old` to show `new`: entries that `old` has not, or has otherwise, and whiteouts of what is gone. Times of
 /// directories are passed over. `None` if one of both is itself a layer, of which other layers may be hidden.
 #[must_use]
 pub fn difference<'n>(new: &'n Index, old: &Index) -> Option<Vec<Cow<'n, Entry>>> {
@@ -53,6 +53,7 @@ fn is_same(new: &Index, entry: &Entry, old: &Index, before: &Entry) -> bool {
                 && entry.modified_ns == before.modified_ns
                 && new.is_same_content(uses, old, others)
         }
+        (Kind::Directory, Kind::Directory) => entry.mode == before.mode,
         (one, two) => one == two,
     }
 }
@@ -152,6 +153,13 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_of_another_mode_is_laid() {
+        let (mut new, old) = (tree(&["a/", "a/b"]), tree(&["a/", "a/b"]));
+        new.entries[0].mode = 0o700;
+        assert_eq!(difference(&new, &old), Some(vec![Cow::Borrowed(&new.entries[0])]));
+    }
+
+    #[test]
     fn what_is_gone_is_hidden_once() {
         check(&["a/", "a/b", "a/c/", "a/c/d", "a/c/e", "f"], &["a/", "a/b"], &["-a/c", "-f"]);
         check(&["a/", "a/b", "a-b"], &["a-b"], &["-a"]);
@@ -169,7 +177,7 @@ mod tests {
     #[test]
     fn the_root_is_there_whatever_ends_its_name() {
         let slash = |index: &mut Index| {
-            let entry = Entry { path: "0/".into(), mode: 0o755, modified_ns: 0, kind: Kind::Directory };
+            let entry = Entry { path: "0/".into(), mode: 0o644, modified_ns: 0, kind: Kind::Directory };
             index.entries.insert(1, entry);
         };
         let (mut both, plain) = (tree(&["0/", "0/a"]), tree(&["0/", "0/a"]));

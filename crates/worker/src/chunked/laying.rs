@@ -84,9 +84,9 @@ pub enum Equal {
 /// What an index is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
-    /// Files of people: whiteouts and opaque directories are refused, directories are made as usual.
+    /// Files of people: whiteouts and opaque directories are refused, directories get their modes, but for those that were there and stay.
     Files,
-    /// What changed of files of people, laid over those: whiteouts are made, directories as usual.
+    /// What changed of files of people, laid over those: whiteouts are made, too, and so are the directories that lead to what changed.
     Change,
     /// Layers of overlays: these are made, and directories get their modes and times.
     Layers,
@@ -149,15 +149,11 @@ pub fn lay_entries<'r, 'e>(
         known: laying.base.map(|base| (base, base.places())),
         twins: laying.twin.map(|(path, twin)| Twins::new(path, twin)).transpose()?,
     };
-    let mut folder = Folder::default();
-    for entry in entries.clone().filter(|entry| entry.kind.is_directory()) {
-        if let Some((root, path)) = place_of(&entry.path) {
-            if entry.kind == Kind::Opaque && laying.content != Content::Layers {
-                return Err(ArchiveFault::Kind { path });
-            }
-            folder.enter(root, &path)?;
-        }
-    }
+    let directories: Vec<&Entry> = match laying.content {
+        Content::Change => index.directories_above(entries.clone()),
+        Content::Files | Content::Layers => entries.clone().filter(|entry| entry.kind.is_directory()).collect(),
+    };
+    let unfinished = tree.make_directories(&directories)?;
     let mut files: Vec<&Entry> = entries.filter(|entry| !entry.kind.is_directory()).collect();
     let again = match laying.equal {
         Equal::Apart => Vec::new(),
@@ -183,9 +179,7 @@ pub fn lay_entries<'r, 'e>(
         Ok::<_, ArchiveFault>(())
     })?;
     laid.add(tree.link_again(&again, depot)?);
-    if laying.content == Content::Layers {
-        tree.finish_directories()?;
-    }
+    tree.finish_directories(&unfinished)?;
     Ok(laid)
 }
 
@@ -207,6 +201,12 @@ fn take_again<'e>(index: &Index, files: &mut Vec<&'e Entry>) -> Vec<(&'e Entry, 
 }
 
 impl Index {
+    /// Those of these entries that are directories, and those that lead to any of them; in order, no duplicates.
+    fn directories_above<'e>(&self, entries: impl Iterator<Item = &'e Entry>) -> Vec<&Entry> {
+        let names: HashSet<&Path> = entries.flat_map(|entry| entry.path.ancestors()).collect();
+        self.entries.iter().filter(|entry| entry.kind.is_directory() && names.contains(&*entry.path)).collect()
+    }
+
     /// Where the first byte of a file lies.
     fn first_place(&self, entry: &Entry) -> (u32, u32) {
         match &entry.kind {
@@ -328,11 +328,38 @@ impl Tree<'_, '_> {
         Ok(laid)
     }
 
-    /// Makes the directories of layers what they are: last, because one that may not be written could not be filled, and filling changes
-    /// times; and what is in a directory before it.
-    fn finish_directories(&self) -> Result<(), ArchiveFault> {
+    /// Makes directories, each after the one that it is in. Gives those that are not yet what they shall be.
+    fn make_directories<'e>(&self, directories: &[&'e Entry]) -> Result<Vec<&'e Entry>, ArchiveFault> {
+        let mut folder = Folder::default();
+        let mut unfinished = Vec::new();
+        for entry in directories {
+            let Some((root, path)) = (self.place_of)(&entry.path) else { continue };
+            if entry.kind == Kind::Opaque && self.laying.content != Content::Layers {
+                return Err(ArchiveFault::Kind { path });
+            }
+            // Somebody else's keeps its mode.
+            let stays = self.laying.existing == Existing::Kept && root.join(&path).symlink_metadata().is_ok();
+            let directory = folder.enter(root, &path)?;
+            let is_finished = match self.laying.content {
+                Content::Layers => false,
+                Content::Files | Content::Change => {
+                    let made =
+                        rustix::fs::fstat(directory).map_err(|error| refused(&root.join(&path))(error.into()))?;
+                    stays || made.st_mode & 0o777 == u32::from(entry.mode)
+                }
+            };
+            if !is_finished {
+                unfinished.push(*entry);
+            }
+        }
+        Ok(unfinished)
+    }
+
+    /// Makes directories what they are: last, because one that may not be written could not be filled, and filling changes times; and what is in
+    /// a directory before it. Those of people have times of their own.
+    fn finish_directories(&self, directories: &[&Entry]) -> Result<(), ArchiveFault> {
         let opaque = Right::of_this_process().opaque_attribute();
-        for entry in self.index.entries.iter().rev().filter(|entry| entry.kind.is_directory()) {
+        for entry in directories.iter().rev() {
             let Some((root, path)) = (self.place_of)(&entry.path) else { continue };
             let full = root.join(&path);
             let mut folder = Folder::default();
@@ -341,8 +368,12 @@ impl Tree<'_, '_> {
             if entry.kind == Kind::Opaque {
                 rustix::fs::fsetxattr(directory, opaque, b"y", XattrFlags::empty()).map_err(refuse)?;
             }
-            rustix::fs::fchmod(directory, Mode::from_raw_mode(u32::from(entry.mode))).map_err(refuse)?;
-            let _ = rustix::fs::futimens(directory, &modified_at(entry.modified_ns));
+            // That new files get its group a directory has of the one that it is in.
+            let inherited = rustix::fs::fstat(directory).map_err(refuse)?.st_mode & 0o7000;
+            rustix::fs::fchmod(directory, Mode::from_raw_mode(inherited | u32::from(entry.mode))).map_err(refuse)?;
+            if self.laying.content == Content::Layers {
+                let _ = rustix::fs::futimens(directory, &modified_at(entry.modified_ns));
+            }
         }
         Ok(())
     }
