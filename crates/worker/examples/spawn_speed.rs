@@ -122,7 +122,8 @@ fn repository(scratch: &Path) -> PathBuf {
 /// The whole of a job with one step.
 async fn job(processes: &Processes, snapshot: &Snapshot, sandbox: Option<(&Sandbox, Network)>) {
     let directory = snapshot.directory().join("job");
-    let mut workspace = Workspace::create(snapshot, &directory, Files::All).expect("a workspace");
+    let mut workspace =
+        Workspace::create(snapshot, &directory, Files::All, &graph::Environment::Host).expect("a workspace");
     let open = workspace.open(processes, snapshot).await.expect("a workspace");
     assert_eq!(open.note, None, "no overlay here");
     let mut command = command();

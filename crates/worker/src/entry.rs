@@ -24,6 +24,7 @@ use crate::place::{environment_file, program_file, workspace_directory};
 use crate::sandbox::{Sandbox, SandboxError, Walls};
 use crate::variables::Variables;
 use crate::withheld::{self, Drawn, Shut, Veil};
+use crate::worker::{Inheritance, inherited_now};
 use crate::workspace::{Layer, TEMPORARY, UPPER, Workspace, WorkspaceError, layer_directory, remove_tree};
 
 /// The most steps that an error lists.
@@ -93,6 +94,18 @@ pub enum EntryError {
         /// The secrets that are needed.
         names: Vec<String>,
     },
+    /// It cannot be told where its steps ran.
+    #[error(
+        "it was killed, or ended before its first step, under a version of ropewalk that did not note where steps run: outside of its sandbox or \
+         container it is not opened; `ropewalk retry` runs it again"
+    )]
+    NoEnvironment,
+    /// It is to be entered in a container, and there was none.
+    #[error(
+        "nothing is noted of its container: its steps had none yet, or its worker was killed; `ropewalk show` says which, `ropewalk retry` runs \
+         it again"
+    )]
+    NoContainer,
     /// It ran where nobody can be let in.
     #[error("a shell cannot be opened in the environment `{0}` here")]
     NoExecutor(&'static str),
@@ -122,6 +135,8 @@ pub struct Entry {
     data: PathBuf,
     workspace: Workspace,
     left: Option<LeftBehind>,
+    /// Where its steps ran.
+    environment: Environment,
     /// The names of the secrets that the steps had.
     names: BTreeSet<String>,
     variables: BTreeMap<String, String>,
@@ -210,11 +225,14 @@ impl Entry {
         let veil = Veil::of(&directory, left.as_ref(), &secrets);
         let veil = veil.map_err(|Shut { reason, names }| EntryError::Shut { reason, names })?;
         let workspace = Workspace::reopen(&directory)?;
+        let environment = environment_of(&workspace, left.as_ref())?;
         let found = match found {
-            None if !veil.is_empty() || !secrets.is_empty() => end_above(&workspace, &left, &veil, &names)?,
+            None if !veil.is_empty() || !secrets.is_empty() => {
+                end_above(&workspace, &environment, &left, &veil, &names)?
+            }
             found => found,
         };
-        let mut entry = Self::at(data, workspace, left, found, &veil)?;
+        let mut entry = Self::at(data, workspace, environment, left, found, &veil)?;
         entry.names = names;
         entry.variables.extend(secrets);
         Ok(entry)
@@ -223,13 +241,14 @@ impl Entry {
     fn at(
         data: &Path,
         workspace: Workspace,
+        environment: Environment,
         left: Option<LeftBehind>,
         found: Option<Found>,
         veil: &Veil,
     ) -> Result<Self, EntryError> {
         let Some(Found { layer, variables, directory, mut when }) = found else {
             let temporary = workspace.temporary()?;
-            let (variables, directory) = variables_at_end(&workspace, left.as_ref());
+            let End { variables, directory, when } = End::of(&workspace, &environment, left.as_ref());
             let view = workspace.view();
             let covered = view.as_ref().map(|_| workspace.directory().join("nothing"));
             covered.as_ref().map_or(Ok(()), fs::create_dir_all)?;
@@ -238,10 +257,11 @@ impl Entry {
                 views: view.into_iter().collect(),
                 workspace,
                 left,
+                environment,
                 names: BTreeSet::new(),
                 variables,
                 directory,
-                when: AT_END.to_owned(),
+                when: when.to_owned(),
                 temporary,
                 hidden: None,
                 covered,
@@ -300,6 +320,7 @@ impl Entry {
             data,
             workspace,
             left,
+            environment,
             names,
             variables,
             directory,
@@ -341,8 +362,8 @@ impl Entry {
     /// need too.
     #[must_use]
     pub fn shell(&self, own: String) -> String {
-        match self.left.as_ref().map(|left| &left.environment) {
-            Some(Environment::Image { .. } | Environment::Dockerfile { .. }) => "/bin/sh".to_owned(),
+        match self.environment {
+            Environment::Image { .. } | Environment::Dockerfile { .. } => "/bin/sh".to_owned(),
             _ => own,
         }
     }
@@ -358,26 +379,27 @@ impl Entry {
     /// # Errors
     /// There can be no such place here.
     pub fn command(&self, program: &OsStr, arguments: &[OsString]) -> Result<Command, EntryError> {
-        let environment = self.left.as_ref().map_or(Environment::Host, |left| left.environment.clone());
+        let environment = &self.environment;
+        if environment.container().is_some() {
+            return self.in_container(environment, program, arguments);
+        }
         let mut inside = self.plain(program, arguments);
+        // A shell enters the directory, so that its variable PWD is right, and says so where it is not there.
+        behind(&mut inside, ENTER_SCRIPT, [self.directory.clone().into()]);
         // A sandbox does not see the worker's folder, but is made of things in it.
         let is_walled = matches!(environment, Environment::Sandbox { .. });
         let cover = self.cover().filter(|_| !is_walled);
         match environment {
-            // A shell enters the directory, so that its variable PWD is right.
-            Environment::Host => {
-                let directory = self.directory.clone().into_os_string();
-                behind(&mut inside, "cd \"$0\" || exit; exec \"$@\"", [directory]);
-            }
+            Environment::Host => {}
             // What a Nix shell gives are variables, which are kept as all others.
             Environment::Nix { nix } => {
                 let program = crate::nix::find().map(PathBuf::into_os_string).unwrap_or_default();
-                let (root, directory) = (self.workspace.root().into(), self.directory.clone().into());
-                let reference = nix.as_plain().unwrap_or_default().into();
-                behind(&mut inside, crate::nix::ENTRY_SCRIPT, ["enter".into(), program, reference, root, directory]);
+                let (root, reference) = (self.workspace.root().into(), nix.as_plain().unwrap_or_default().into());
+                behind(&mut inside, crate::nix::ENTRY_SCRIPT, ["enter".into(), program, reference, root]);
             }
             Environment::Sandbox { network } => {
                 let (tree, hidden) = (self.workspace.tree(), [self.data.clone()]);
+                inside.directory.clone_from(&tree);
                 let programs = self.left.iter().flat_map(|left| &left.programs);
                 let programs = programs.map(|digest| program_file(&self.data, *digest));
                 // One that went by its age, or is not on this worker, is missed by what asks for it alone.
@@ -385,17 +407,14 @@ impl Entry {
                 let walls = Walls {
                     root: &tree,
                     temporary: &self.temporary,
-                    network,
+                    network: *network,
                     hidden: &hidden,
                     writable: &[],
                     readable: &programs,
                 };
                 Sandbox::find()?.enclose(&mut inside, &walls);
             }
-            Environment::Image { .. } | Environment::Dockerfile { .. } => {
-                return self.in_container(&environment, program, arguments);
-            }
-            other @ Environment::Kubernetes { .. } => return Err(EntryError::NoExecutor(other.word())),
+            other => return Err(EntryError::NoExecutor(other.word())),
         }
         Ok(self.entering(inside, cover))
     }
@@ -413,7 +432,7 @@ impl Entry {
         program: &OsStr,
         arguments: &[OsString],
     ) -> Result<Command, EntryError> {
-        let left = self.left.as_ref().and_then(|left| left.container.as_ref()).ok_or(EntryError::Unknown)?;
+        let left = self.left.as_ref().and_then(|left| left.container.as_ref()).ok_or(EntryError::NoContainer)?;
         let settings = environment.container().cloned().unwrap_or_default();
         if self.is_lasting() && !self.views.is_empty() {
             // What the job's own mount left there the kernel refuses to a second one.
@@ -461,6 +480,19 @@ impl Entry {
     }
 }
 
+/// Starts a command in the directory `$0`, or, where that is not there, in the nearest one above it.
+const ENTER_SCRIPT: &str = r#"
+enter() {
+    if cd "${1:-/}" 2> /dev/null; then
+        test "$1" = "$0" || printf '`%s` is not there, or cannot be entered: this is `%s`\n' "$0" "${1:-/}" >&2
+    elif test -n "$1"; then
+        enter "${1%/*}"
+    fi
+}
+enter "$0"
+exec "$@"
+"#;
+
 /// Has a command started by a script of `/bin/sh`, which finds these words before the command's own, the first as `$0`.
 fn behind<const N: usize>(command: &mut keeper::Command, script: &str, words: [OsString; N]) {
     let program = std::mem::replace(&mut command.program, "/bin/sh".into());
@@ -483,27 +515,59 @@ fn not_there(directory: &Path, left: Option<&LeftBehind>) -> EntryError {
     EntryError::Shut { reason, names: secrets_of(directory, left).into_iter().collect() }
 }
 
-/// Which files the end has.
-const AT_END: &str = "as it left them";
+/// Where the steps ran.
+///
+/// # Errors
+/// Nobody can tell, or it was to be a container of which nothing is known.
+fn environment_of(workspace: &Workspace, left: Option<&LeftBehind>) -> Result<Environment, EntryError> {
+    let environment = left.map(|left| &left.environment).or(workspace.environment());
+    let environment = environment.ok_or(EntryError::NoEnvironment)?;
+    let is_missed = environment.container().is_some() && left.is_none_or(|left| left.container.is_none());
+    if is_missed { Err(EntryError::NoContainer) } else { Ok(environment.clone()) }
+}
 
-fn variables_at_end(workspace: &Workspace, left: Option<&LeftBehind>) -> (BTreeMap<String, String>, PathBuf) {
-    match left {
-        Some(left) => (left.variables.clone(), left.directory.clone()),
-        None => (std::env::vars().collect(), workspace.root()),
+/// The end of an attempt, in which all files are as it left them.
+struct End {
+    variables: BTreeMap<String, String>,
+    directory: PathBuf,
+    when: &'static str,
+}
+
+impl End {
+    fn of(workspace: &Workspace, environment: &Environment, left: Option<&LeftBehind>) -> Self {
+        if let Some(left) = left {
+            let (variables, directory) = (left.variables.clone(), left.directory.clone());
+            return Self { variables, directory, when: AT_END };
+        }
+        let inherited = match environment {
+            Environment::Sandbox { .. } => inherited_now(Inheritance::Sandbox),
+            _ => inherited_now(Inheritance::Host),
+        };
+        let text = |text: &OsStr| text.to_str().map(str::to_owned);
+        let variables = inherited.iter().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect();
+        Self {
+            variables,
+            directory: workspace.root(),
+            when: "as it left them; the variables of its steps were not noted",
+        }
     }
 }
+
+/// Which files the end has.
+const AT_END: &str = "as it left them";
 
 /// The end for somebody who sees not all of it, or has secrets: below a layer of their own. A copy has no layers: it is entered itself, by whoever
 /// has all secrets, and nobody else afterwards.
 fn end_above(
     workspace: &Workspace,
+    environment: &Environment,
     left: &Option<LeftBehind>,
     veil: &Veil,
     names: &BTreeSet<String>,
 ) -> Result<Option<Found>, EntryError> {
     if workspace.view().is_some() {
-        let (variables, directory) = variables_at_end(workspace, left.as_ref());
-        return Ok(Some(Found { layer: Layer::End, variables, directory, when: AT_END.to_owned() }));
+        let End { variables, directory, when } = End::of(workspace, environment, left.as_ref());
+        return Ok(Some(Found { layer: Layer::End, variables, directory, when: when.to_owned() }));
     }
     let names: Vec<String> = names.iter().cloned().collect();
     if !veil.others().is_empty() {
@@ -561,7 +625,7 @@ fn find_moment(left: &LeftBehind, moment: &Moment) -> Result<Found, EntryError> 
         Moment::End => {
             let layer = left.arrived.as_ref().map_or(Layer::End, |arrived| arrived.end.clone());
             let (variables, directory) = (left.variables.clone(), left.directory.clone());
-            return Ok(Found { layer, variables, directory, when: "as it left them".to_owned() });
+            return Ok(Found { layer, variables, directory, when: AT_END.to_owned() });
         }
     };
     let (layer, directory) = (step.layer.clone(), step.directory.clone());

@@ -69,11 +69,11 @@ eval "$__ropewalk_form" || exit
 "#;
 
 /// Starts a command with the variables of a shell that was evaluated before. Arguments: `nix`, or nothing; the flake's reference, or nothing; the
-/// project's folder; the directory to begin in; the command. If the store has not what `PATH` names, as on another machine or after a collection
+/// project's folder; the command. If the store has not what `PATH` names, as on another machine or after a collection
 /// of garbage, the shell is evaluated again for its paths, which are the same, and nothing else of it is taken.
 pub const ENTRY_SCRIPT: &str = r#"
-nix=$1 reference=$2 root=$3 directory=$4
-shift 4
+nix=$1 reference=$2 root=$3
+shift 3
 missing() (
     set -f
     IFS=:
@@ -89,7 +89,6 @@ if missing; then
     fi
     if missing; then echo "not all could be had: programs of the development shell are missing here" >&2; fi
 fi
-cd "$directory" || exit
 exec "$@"
 "#;
 

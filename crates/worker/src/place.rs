@@ -284,7 +284,7 @@ impl Place {
         globs: Option<Vec<String>>,
     ) -> Result<Workspace, PlaceFault> {
         let directory = workspace_directory(&worker.settings.data, spec.build, spec.attempt);
-        let (from, listed) = (Arc::clone(snapshot), worker.listed());
+        let (from, listed, environment) = (Arc::clone(snapshot), worker.listed(), spec.job.environment.clone());
         let created = tokio::task::spawn_blocking(move || {
             // What an earlier life of this attempt left is not the state of the start.
             let _ = crate::workspace::remove_tree(&directory);
@@ -292,7 +292,7 @@ impl Place {
                 None => Files::All,
                 Some(globs) => Files::Only(input_paths(&listed_once(&listed, &from)?, from.prefix(), &globs)?),
             };
-            Ok::<_, PlaceFault>(Workspace::create(&from, &directory, files)?)
+            Ok::<_, PlaceFault>(Workspace::create(&from, &directory, files, &environment)?)
         });
         created.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }

@@ -539,7 +539,8 @@ fn make(
     let parent = directory.parent().unwrap_or(attempt.data);
     fs::create_dir_all(parent).map_err(refused(parent))?;
     let fresh = tempfile::tempdir_in(parent).map_err(refused(parent))?;
-    let mut workspace = Workspace::create(snapshot, fresh.path(), document.files.clone())?;
+    let environment = &document.left.environment;
+    let mut workspace = Workspace::create(snapshot, fresh.path(), document.files.clone(), environment)?;
     let index = load_index(document.index, depot)?;
     let mut above = Vec::new();
     for number in 0..document.above {

@@ -699,6 +699,15 @@ fn sandbox_environment(host: &Variables) -> Variables {
     host.iter().filter(|(name, _)| is_kept(name)).collect()
 }
 
+/// What steps would inherit of this process, where it is not known what they had: for a person's shell.
+pub(crate) fn inherited_now(inheritance: Inheritance) -> Variables {
+    let host = host_environment(std::env::vars_os());
+    match inheritance {
+        Inheritance::Host => host,
+        Inheritance::Sandbox => sandbox_environment(&host),
+    }
+}
+
 /// What steps on the host inherit: everything but our own variables and those by which git would be led astray.
 fn host_environment(variables: impl Iterator<Item = (OsString, OsString)>) -> Variables {
     let misleads = |name: &OsString| {

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use graph::Environment;
 use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,8 +21,8 @@ use serde::{Deserialize, Serialize};
 use self::layer::Made;
 use crate::git::GitError;
 use crate::keeper::{KeeperError, Processes, View, ViewError, ViewId};
-use crate::repository;
 use crate::path_text;
+use crate::repository;
 use crate::tree::TreeError;
 
 mod checkout;
@@ -205,10 +206,10 @@ enum Form {
 /// What is kept of a workspace so that it can be opened again. Old fields stay; new ones have defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Manifest {
+    #[serde(with = "path_text")]
     snapshot: PathBuf,
     #[serde(with = "path_text")]
     repository: PathBuf,
-    #[serde(with = "path_text")]
     /// The project's folder, relative to the repository.
     #[serde(default, with = "path_text")]
     prefix: PathBuf,
@@ -223,6 +224,9 @@ struct Manifest {
     /// Where git keeps what belongs to the checkout, if that is outside of it: shown to the job apart from the user's, too.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "path_text::option")]
     git: Option<PathBuf>,
+    /// Where the job's steps run. Unknown of one that no job has yet, and in what was kept before it was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    environment: Option<Environment>,
 }
 
 impl Manifest {
@@ -237,6 +241,7 @@ impl Manifest {
             shown: snapshot.shown().map(Path::to_owned),
             above: Vec::new(),
             git: repository::directory_outside(snapshot.repository()),
+            environment: None,
         }
     }
 }
@@ -294,12 +299,18 @@ impl OpenWorkspace {
 }
 
 impl Workspace {
-    /// Makes a job's place in `directory`, which is made, from the state of the build's start.
+    /// Makes a job's place in `directory`, which is made, from the state of the build's start. Its steps will run in `environment`.
     ///
     /// # Errors
     /// git's words, or the system's about a file.
-    pub fn create(snapshot: &Snapshot, directory: &Path, files: Files) -> Result<Self, WorkspaceError> {
-        let workspace = Self::lay(snapshot, directory, files)?;
+    pub fn create(
+        snapshot: &Snapshot,
+        directory: &Path,
+        files: Files,
+        environment: &Environment,
+    ) -> Result<Self, WorkspaceError> {
+        let mut workspace = Self::lay(snapshot, directory, files)?;
+        workspace.manifest.environment = Some(environment.clone());
         workspace.save()?;
         Ok(workspace)
     }
@@ -433,6 +444,12 @@ impl Workspace {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// Where the job's steps run or ran; `None` if it was made by a version of ropewalk that did not note it.
+    #[must_use]
+    pub fn environment(&self) -> Option<&Environment> {
+        self.manifest.environment.as_ref()
     }
 
     /// A directory for the job's `/tmp`, kept between its steps. Made when it is first asked for.
@@ -663,13 +680,14 @@ impl Workspace {
     pub fn command(&self, program: impl AsRef<OsStr>, views: Vec<View>) -> Command {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new(program);
-        let root = self.root();
+        let (root, tree) = (self.root(), self.tree());
         // SAFETY: the child only makes system calls and allocates; no lock of ours is held across the fork, and the C
         // library makes its allocator usable in a forked child.
         unsafe {
             command.pre_exec(move || {
                 View::enter(&views).map_err(|error| io::Error::from_raw_os_error(error.number))?;
-                rustix::process::chdir(&root).map_err(io::Error::from)
+                // Steps may have removed the folder, but not the tree's root.
+                rustix::process::chdir(&root).or_else(|_| rustix::process::chdir(&tree)).map_err(io::Error::from)
             });
         }
         command

@@ -469,7 +469,7 @@ impl Attempts {
         };
         let directory = worker::workspace_directory(&self.data, spec.build, spec.attempt);
         // A few names on the thread of all attempts, of which none ran before this one.
-        let Furnished { made, left } = furnish(&snapshot, &directory, Some(spare));
+        let Furnished { made, left } = furnish(&snapshot, &directory, &spec.job.environment, Some(spare));
         if let Some(left) = left {
             self.spares.remove(*left).await;
         }
@@ -494,7 +494,7 @@ impl Attempts {
         promise: Option<Promise>,
     ) -> Result<OpenBuild, String> {
         let (data, build, attempt) = (self.data.clone(), spec.build, spec.attempt);
-        let sees_all = Wish::of(spec).is_some();
+        let (sees_all, environment) = (Wish::of(spec).is_some(), spec.job.environment.clone());
         let Checkout { tree, folder, shown, .. } = checkout.clone();
         let spare = match promise {
             Some(promise) => promise.redeem().await,
@@ -514,7 +514,7 @@ impl Attempts {
                 let _ = worker::workspace::remove_tree(&directory);
                 return (Ok((snapshot, None)), None);
             }
-            let furnished = furnish(&snapshot, &directory, spare);
+            let furnished = furnish(&snapshot, &directory, &environment, spare);
             (furnished.made.map(|made| (snapshot, Some(made))), furnished.left)
         };
         let (tell, made) = tokio::sync::oneshot::channel();
@@ -698,18 +698,18 @@ struct Furnished {
     left: Option<Box<Spare>>,
 }
 
-/// Makes a workspace of all files: of the one that was made ahead, if that is as good as a fresh one. Blocks.
-fn furnish(snapshot: &Snapshot, directory: &Path, spare: Option<Spare>) -> Furnished {
+/// Makes a workspace of all files for steps in an environment: of the one that was made ahead, if that is as good as a fresh one. Blocks.
+fn furnish(snapshot: &Snapshot, directory: &Path, environment: &graph::Environment, spare: Option<Spare>) -> Furnished {
     // What an earlier life of this attempt left is not the state of the start.
     let _ = worker::workspace::remove_tree(directory);
-    let left = match spare.map(|spare| spare.take(snapshot, directory)) {
+    let left = match spare.map(|spare| spare.take(snapshot, directory, environment)) {
         Some(Ok((workspace, open))) => {
             return Furnished { made: Ok(worker::Made { workspace, open: Some(open) }), left: None };
         }
         Some(Err(left)) => Some(left),
         None => None,
     };
-    let made = Workspace::create(snapshot, directory, Files::All);
+    let made = Workspace::create(snapshot, directory, Files::All, environment);
     Furnished { made: made.map(|workspace| worker::Made { workspace, open: None }), left }
 }
 

@@ -1,5 +1,7 @@
 //! `ropewalk shell`: what is found of a job after it ended, at its end and at each of its steps.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
 use super::{Repository, text, wait_for};
@@ -304,11 +306,69 @@ fn a_job_in_the_tree_itself_keeps_its_end_alone() {
     assert!(refusal.contains("of its steps nothing is kept, and its end is your tree"), "{refusal}");
 }
 
+/// Whether sandboxes can be had here; they must where CI runs.
+fn has_sandbox() -> bool {
+    let has_sandbox = Command::new("bwrap").arg("--version").output().is_ok();
+    assert!(has_sandbox || std::env::var_os("CI").is_none(), "bubblewrap is needed");
+    if !has_sandbox {
+        println!("skipped: no bubblewrap");
+    }
+    has_sandbox
+}
+
+#[test]
+fn a_sandboxed_job_that_was_killed_is_entered_in_its_sandbox() {
+    if !has_sandbox() {
+        return;
+    }
+    let repository = Repository::new(
+        "jobs: { a: { environment: { sandbox: { network: off } }, run: 'echo 1 > made; echo 2 > /tmp/mine; echo ready; sleep 1000' } }",
+    );
+    let mut command = repository.command(&["run", "--output", "plain"]);
+    let mut run = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("ropewalk starts");
+    drop(wait_for(&mut run, "a | ready"));
+    run.kill().expect("kill -9");
+    run.wait().expect("a child");
+    let look = "cat made /tmp/mine; echo no > /etc/passwd; grep -c : /proc/net/dev";
+    check(&repository, "a", look, "1\n2\n1\nsh: 1: cannot create /etc/passwd: Read-only file system\n");
+}
+
+#[test]
+fn files_whose_names_are_no_text_are_seen_and_entered() {
+    if !has_sandbox() {
+        return;
+    }
+    let repository = Repository::new("jobs: { a: { environment: sandbox, inputs: [\"x/**\"], run: 'cat x/*' } }");
+    let folder = repository.root().join("x");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::write(folder.join(OsStr::from_bytes(b"m\xff")), "odd\n").expect("a file");
+    repository.check(&["run"], 0);
+    check(&repository, "a", "cat x/*", "odd\n");
+}
+
+#[test]
+fn where_the_directory_of_a_step_is_not_there_the_nearest_one_opens() {
+    for environment in ["host", "sandbox"].into_iter().take(1 + usize::from(has_sandbox())) {
+        let repository = Repository::new(&format!(
+            "jobs:\n  a:\n    environment: {environment}\n    run:\n      - mkdir -p deep/er\n      - working_directory: deep/er\n        \
+             run: rm -r ../er; exit 1\n  b:\n    environment: {environment}\n    run: [{{ working_directory: nothere, run: 'true' }}]\n",
+        ));
+        repository.check(&["run"], 1);
+        let root = repository.root().canonicalize().expect("a folder");
+        let root = root.display();
+        let check = |job: &str, place: &str, directory: &str| {
+            let said = format!("`{root}/{directory}` is not there, or cannot be entered: this is `{root}{place}`\n");
+            check(&repository, job, "pwd", &format!("{root}{place}\n{said}"));
+        };
+        check("a@failed", "/deep", "deep/er");
+        check("a", "/deep", "deep/er");
+        check("b@failed", "", "nothere");
+    }
+}
+
 #[test]
 fn a_sandboxed_job_is_entered_in_its_sandbox() {
-    if Command::new("bwrap").arg("--version").output().is_err() {
-        assert!(std::env::var_os("CI").is_none(), "bubblewrap is needed");
-        println!("skipped: no bubblewrap");
+    if !has_sandbox() {
         return;
     }
     let repository = Repository::new(

@@ -45,7 +45,7 @@ impl Ground {
         let ground = Self { folder: tempfile::tempdir().unwrap(), depot: Kept::default() };
         let snapshot = ground.snapshot("a");
         let directory = ground.directory("a");
-        drop(Workspace::create(&snapshot, &directory, Files::All).unwrap());
+        drop(Workspace::create(&snapshot, &directory, Files::All, &graph::Environment::Host).unwrap());
         ground.write("steps/0/upper/one", b"1");
         ground.write("upper/one", b"one");
         ground.write("upper/two", b"two");

@@ -9,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use graph::Environment;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use tokio::sync::oneshot;
@@ -68,19 +69,30 @@ impl Spare {
         opened.map(|_| None)
     }
 
-    /// Makes it the workspace of a job over a snapshot, in `directory`, which is not there and whose parent is. Blocks.
+    /// Makes it the workspace of a job over a snapshot, in `directory`, which is not there and whose parent is. The job's steps will run in
+    /// `environment`. Blocks.
     ///
     /// # Errors
     /// It is not as one that is made now would be, or the system refused: it is given back, and is to be removed.
-    pub fn take(mut self, snapshot: &Snapshot, directory: &Path) -> Result<(Workspace, OpenWorkspace), Box<Self>> {
-        match self.become_of(snapshot, directory) {
+    pub fn take(
+        mut self,
+        snapshot: &Snapshot,
+        directory: &Path,
+        environment: &Environment,
+    ) -> Result<(Workspace, OpenWorkspace), Box<Self>> {
+        match self.become_of(snapshot, directory, environment) {
             Ok(()) => Ok((self.workspace, self.open)),
             Err(_) => Err(Box::new(self)),
         }
     }
 
     /// `Err` if it is to stay nobody's.
-    fn become_of(&mut self, snapshot: &Snapshot, directory: &Path) -> Result<(), WorkspaceError> {
+    fn become_of(
+        &mut self,
+        snapshot: &Snapshot,
+        directory: &Path,
+        environment: &Environment,
+    ) -> Result<(), WorkspaceError> {
         let unfit = || WorkspaceError::at(directory)(std::io::ErrorKind::InvalidInput.into());
         let manifest = Manifest::new(snapshot, Files::All);
         let lower = snapshot.layers()?.0;
@@ -93,6 +105,7 @@ impl Spare {
         // The times that its root has are those of the tree, and this is when they were set.
         let model = fs::symlink_metadata(snapshot.repository()).map_err(&at)?;
         layer::assume(&self.workspace.directory.join("upper"), &model).map_err(&at)?;
+        self.workspace.manifest.environment = Some(environment.clone());
         self.workspace.save()?;
         let directory = match (directory.parent(), directory.file_name()) {
             (Some(parent), Some(name)) => fs::canonicalize(parent).map_err(&at)?.join(name),

@@ -40,7 +40,9 @@ fn check<F: Future<Output = ()>>(test: impl FnOnce(Job) -> F) {
         let sandbox = Sandbox::probe().expect("a sandbox");
         let repository = Repository::with(&[("file", "file")]);
         let snapshot = Snapshot::take(&repository.root, &repository.data).expect("a snapshot");
-        let mut workspace = Workspace::create(&snapshot, &repository.data.join("1"), Files::All).expect("a workspace");
+        let mut workspace =
+            Workspace::create(&snapshot, &repository.data.join("1"), Files::All, &graph::Environment::Host)
+                .expect("a workspace");
         let open = workspace.open(&processes, &snapshot).await.expect("a workspace");
         assert_eq!(open.note, None);
         test(Job { processes, sandbox, repository, workspace, open }).await;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use graph::Environment;
 use ropewalk_worker::keeper::Processes;
 use ropewalk_worker::workspace::{OpenWorkspace, Snapshot, Spare, Workspace, remove_spares};
 
@@ -89,7 +90,7 @@ fn a_job_in_it_sees_the_tree_and_nothing_else() {
             let spare = ground.spare("one", u64::from(build), &processes).await.expect("one");
             let snapshot = ground.snapshot("one", build);
             let began = std::time::SystemTime::now();
-            let (workspace, open) = spare.take(&snapshot, &ground.job(build)).expect("it fits");
+            let (workspace, open) = spare.take(&snapshot, &ground.job(build), &Environment::Host).expect("it fits");
             assert_eq!(workspace.directory(), fs::canonicalize(ground.job(build)).expect("it is there"));
             assert_eq!(ground.count(), 0, "it is the job's");
             let listed = sh_in(&processes, &open, "pwd; find .. | LC_ALL=C sort | tr '\\n' ' '").await;
@@ -124,11 +125,15 @@ fn a_job_in_it_sees_the_tree_and_nothing_else() {
 fn one_that_is_not_as_a_fresh_one_is_not_given() {
     check(|ground, processes| async move {
         let spare = ground.spare("one", 1, &processes).await.expect("one");
-        let left = spare.take(&ground.snapshot("two", 2), &ground.job(2)).expect_err("it is of another tree");
+        let left = spare
+            .take(&ground.snapshot("two", 2), &ground.job(2), &Environment::Host)
+            .expect_err("it is of another tree");
         left.remove(&processes).await.expect("removed");
         let spare = ground.spare("one", 2, &processes).await.expect("one");
         fs::write(ground.workspaces().join(".spare-2/upper/planted"), "").expect("a file");
-        let left = spare.take(&ground.snapshot("one", 3), &ground.job(3)).expect_err("somebody wrote into it");
+        let left = spare
+            .take(&ground.snapshot("one", 3), &ground.job(3), &Environment::Host)
+            .expect_err("somebody wrote into it");
         left.remove(&processes).await.expect("removed");
         assert!(!ground.job(2).exists() && !ground.job(3).exists() && ground.count() == 0);
     });
@@ -144,7 +149,7 @@ fn one_made_before_a_mount_is_not_given() {
         if rustix::mount::mount_bind(&from, &to).is_err() {
             return spare.remove(&processes).await.expect("removed");
         }
-        let taken = spare.take(&ground.snapshot("one", 2), &ground.job(2));
+        let taken = spare.take(&ground.snapshot("one", 2), &ground.job(2), &Environment::Host);
         rustix::mount::unmount(&to, rustix::mount::UnmountFlags::DETACH).expect("unmounted");
         taken.expect_err("a fresh one would have the mount").remove(&processes).await.expect("removed");
     });

@@ -110,7 +110,9 @@ fn a_copy_of_a_project_in_a_folder_is_whole() {
         let repository = repository_with_a_folder();
         let snapshot = folder_snapshot(&repository);
         disturb_the_folder(&repository);
-        let mut workspace = Workspace::create(&snapshot, &repository.data.join("1"), Files::All).expect("a workspace");
+        let mut workspace =
+            Workspace::create(&snapshot, &repository.data.join("1"), Files::All, &graph::Environment::Host)
+                .expect("a workspace");
         let open = workspace.open_as_copy(&snapshot).expect("a copy");
         assert_eq!(open.root, workspace.directory().join("copy/deep/app"));
         assert_eq!(sh_in(&processes, &open, LISTING).await, FOLDER);
@@ -125,7 +127,9 @@ fn inputs_of_a_project_in_a_folder() {
         let snapshot = folder_snapshot(&repository);
         for (name, inputs, expected) in [("1", vec!["deep/app/clean"], "./deep/app/clean "), ("2", vec![], "")] {
             let only = Files::Only(inputs.into_iter().map(PathBuf::from).collect());
-            let mut workspace = Workspace::create(&snapshot, &repository.data.join(name), only).expect("a workspace");
+            let mut workspace =
+                Workspace::create(&snapshot, &repository.data.join(name), only, &graph::Environment::Host)
+                    .expect("a workspace");
             let open = open(&processes, &mut workspace, &snapshot).await;
             assert_eq!(open.root, repository.root.join("deep/app"));
             assert_eq!(sh_in(&processes, &open, WHOLE).await, expected);
@@ -138,8 +142,11 @@ fn no_link_stands_in_for_the_projects_folder() {
     check(|processes| async move {
         let repository = repository_with_a_folder();
         let snapshot = folder_snapshot(&repository);
-        let mut overlay = Workspace::create(&snapshot, &repository.data.join("1"), Files::All).expect("a workspace");
-        let mut copy = Workspace::create(&snapshot, &repository.data.join("2"), Files::All).expect("a workspace");
+        let mut overlay =
+            Workspace::create(&snapshot, &repository.data.join("1"), Files::All, &graph::Environment::Host)
+                .expect("a workspace");
+        let mut copy = Workspace::create(&snapshot, &repository.data.join("2"), Files::All, &graph::Environment::Host)
+            .expect("a workspace");
         for open in [open(&processes, &mut overlay, &snapshot).await, copy.open_as_copy(&snapshot).expect("a copy")] {
             sh_in(&processes, &open, "echo own > own; cd ..; mv app moved; ln -s / app").await;
             assert!(open.files.join("own").exists(), "the folder that was opened");
@@ -214,7 +221,8 @@ async fn sh_in(processes: &Processes, open: &OpenWorkspace, text: &str) -> Strin
 /// Runs a script in a new job of a build.
 async fn job(processes: &Processes, snapshot: &Snapshot, name: &str, text: &str) -> String {
     let directory = snapshot.directory().join(name);
-    let mut workspace = Workspace::create(snapshot, &directory, Files::All).expect("a workspace");
+    let mut workspace =
+        Workspace::create(snapshot, &directory, Files::All, &graph::Environment::Host).expect("a workspace");
     let open = open(processes, &mut workspace, snapshot).await;
     let out = sh_in(processes, &open, text).await;
     open.close(processes).await.expect("the keeper");
@@ -248,7 +256,9 @@ fn what_a_job_writes_stays_apart() {
     check(|processes| async move {
         let repository = dirty_repository();
         let snapshot = snapshot(&repository);
-        let mut workspace = Workspace::create(&snapshot, &repository.data.join("1"), Files::All).expect("a workspace");
+        let mut workspace =
+            Workspace::create(&snapshot, &repository.data.join("1"), Files::All, &graph::Environment::Host)
+                .expect("a workspace");
         let open = open(&processes, &mut workspace, &snapshot).await;
         sh_in(&processes, &open, "echo changed > clean; rm lib/a; mkdir build; echo made > build/out").await;
         sh_in(&processes, &open, "git -c user.name=t -c user.email=t@t commit -qam inside").await;
@@ -377,7 +387,9 @@ fn a_copy_shows_the_same() {
         let repository = dirty_repository();
         let snapshot = snapshot(&repository);
         disturb(&repository);
-        let mut workspace = Workspace::create(&snapshot, &repository.data.join("1"), Files::All).expect("a workspace");
+        let mut workspace =
+            Workspace::create(&snapshot, &repository.data.join("1"), Files::All, &graph::Environment::Host)
+                .expect("a workspace");
         let open = workspace.open_as_copy(&snapshot).expect("a copy");
         assert_eq!(sh_in(&processes, &open, LISTING).await, DIRTY);
         sh_in(&processes, &open, "echo changed > untracked; git log --oneline > /dev/null").await;
@@ -399,7 +411,9 @@ fn a_copy_shares_bytes_where_the_file_system_can() {
         let repository = Repository::within(&ground.place, &[("tracked", large.as_str())]);
         repository.write("untracked", &large);
         let snapshot = snapshot(&repository);
-        let mut workspace = Workspace::create(&snapshot, &repository.data.join("1"), Files::All).expect("a workspace");
+        let mut workspace =
+            Workspace::create(&snapshot, &repository.data.join("1"), Files::All, &graph::Environment::Host)
+                .expect("a workspace");
         let open = workspace.open_as_copy(&snapshot).expect("a copy");
         for name in ["tracked", "untracked"] {
             assert!(SharingGround::is_shared(&open.root.join(name)), "{name}");
@@ -416,7 +430,9 @@ fn a_refused_overlay_is_a_copy_and_says_so() {
     check(|processes| async move {
         let repository = dirty_repository();
         let snapshot = snapshot(&repository);
-        let mut workspace = Workspace::create(&snapshot, &repository.data.join("1"), Files::All).expect("a workspace");
+        let mut workspace =
+            Workspace::create(&snapshot, &repository.data.join("1"), Files::All, &graph::Environment::Host)
+                .expect("a workspace");
         // A file where the kernel needs a directory.
         std::fs::remove_dir(repository.data.join("1/work")).expect("removed");
         std::fs::write(repository.data.join("1/work"), "").expect("written");
@@ -437,7 +453,8 @@ fn inputs_are_all_that_is_seen() {
         let inputs = ["edited", "clean", "lib/deep/b", "lib/a.o", "build/out", "deleted", "none"].map(PathBuf::from);
         let directory = repository.data.join("1");
         let mut workspace =
-            Workspace::create(&snapshot, &directory, Files::Only(inputs.to_vec())).expect("a workspace");
+            Workspace::create(&snapshot, &directory, Files::Only(inputs.to_vec()), &graph::Environment::Host)
+                .expect("a workspace");
         let open = open(&processes, &mut workspace, &snapshot).await;
         let expected = "./clean=clean ./edited=new ./lib/deep/b=b ";
         assert_eq!(sh_in(&processes, &open, LISTING).await, expected);
@@ -514,7 +531,9 @@ fn a_plain_directory_hides_what_it_ignores() {
         assert!(snapshot.note().is_some_and(|note| note.contains("in no git repository")));
         let expected = "./.gitignore=*.o ./.hidden=h ./a=a ./d/b=b ";
         assert_eq!(job(&processes, &snapshot, "1", LISTING).await, expected);
-        let mut workspace = Workspace::create(&snapshot, &repository.data.join("2"), Files::All).expect("a workspace");
+        let mut workspace =
+            Workspace::create(&snapshot, &repository.data.join("2"), Files::All, &graph::Environment::Host)
+                .expect("a workspace");
         let open = workspace.open_as_copy(&snapshot).expect("a copy");
         assert_eq!(sh_in(&processes, &open, LISTING).await, expected);
     });
