@@ -20,7 +20,7 @@ pub fn lower(program: &Program, files: &[SourceFile], known: &Known) -> Lowered 
         let hooks = program::triggered_hooks(&*hooks(program, known)?, files, &known.event);
         evaluated(program, files, known, &hooks)
     };
-    evaluate().unwrap_or_else(|message| unanswered(program, message))
+    evaluate().unwrap_or_else(|message| unanswered(program, known, message))
 }
 
 /// As [`lower`], with texts that read the event or its parameters as they are written.
@@ -31,7 +31,7 @@ pub fn as_written(program: &Program, files: &[SourceFile], known: &Known) -> Low
         program::lower_as_written(&reply, &mut named_file(program), files, known, program.digest)
             .map_err(|error| error.to_string())
     };
-    evaluate().unwrap_or_else(|message| unanswered(program, message))
+    evaluate().unwrap_or_else(|message| unanswered(program, known, message))
 }
 
 /// Every fault of a program: evaluated for a push, and for each of its hooks.
@@ -48,7 +48,7 @@ pub fn faults(program: &Program, files: &[SourceFile]) -> Lowered {
                 let fresh: Vec<_> = fresh.collect();
                 diagnostics.extend(fresh);
             }
-            Err(message) => return unanswered(program, message),
+            Err(message) => return unanswered(program, &known, message),
         }
     }
     lowered
@@ -133,7 +133,7 @@ fn named_file(program: &Program) -> impl FnMut(&str) -> NamedFile {
 }
 
 /// What is said where the program could not be asked.
-fn unanswered(program: &Program, message: String) -> Lowered {
+fn unanswered(program: &Program, known: &Known, message: String) -> Lowered {
     let help = format!("`ropewalk check` asks {} again; an evaluation computes, it waits for nothing", program.name);
     let mut diagnostic = Diagnostic::error("program-failed", message).help(help);
     let mut sources = Sources::new();
@@ -145,6 +145,7 @@ fn unanswered(program: &Program, message: String) -> Lowered {
         diagnostic = diagnostic.at(location, "the program begins here");
     }
     Lowered {
+        event: known.event.clone(),
         evaluation: Evaluation { diagnostics: vec![diagnostic], ..Evaluation::default() },
         sources,
         triggers: Triggers::Everything,
