@@ -168,7 +168,7 @@ pub enum Found {
 }
 
 /// A cache that was saved, or was there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Saved {
     /// What became of it.
     pub saved: CacheSaved,
@@ -176,6 +176,8 @@ pub struct Saved {
     pub bytes: u64,
     /// What of that was put now.
     pub put_bytes: u64,
+    /// The paths at which nothing was, as the job declares them.
+    pub missing: Vec<String>,
 }
 
 /// What a restoration leaves for the saving of the same cache.
@@ -373,7 +375,10 @@ impl Cache {
         };
         let saved = depot.save_cache(&self.scope(trust), &entry, refused)?;
         self.record(places, &located).write(Known { index: kept.digest, since_ns });
-        Ok(Saved { saved, bytes, put_bytes: kept.put_bytes + kept.index_bytes })
+        let is_missing = |located: &Located<'_>| located.root.join(&*located.path).symlink_metadata().is_err();
+        let missing = self.paths.iter().zip(&located).filter(|(_, located)| is_missing(located));
+        let missing = missing.map(|(path, _)| path.clone()).collect();
+        Ok(Saved { saved, bytes, put_bytes: kept.put_bytes + kept.index_bytes, missing })
     }
 
     /// Keeps a tree that was shown as a layer, by what the job's own layer says of it; `None` if that does not tell enough.

@@ -199,6 +199,9 @@ impl Attempt<'_> {
             if let Err(fault) = &saved {
                 self.note(format!("cache `{key}` was not saved: {fault}"));
             }
+            if let Ok(Saved { saved: depot::CacheSaved::Saved, missing, .. }) = &saved {
+                missing.iter().for_each(|path| self.note(missing_note(&key, path)));
+            }
             let Some(report) = self.cache_reports.get_mut(number) else { continue };
             report.saved = match &saved {
                 Ok(Saved { saved: depot::CacheSaved::Saved, .. }) => CacheSaved::Written,
@@ -210,6 +213,14 @@ impl Attempt<'_> {
             }
         }
     }
+}
+
+/// What is said of a path of a cache that was saved without it.
+fn missing_note(key: &str, path: &str) -> String {
+    let pattern = path.chars().find(|letter| "*?[{".contains(*letter));
+    let pattern =
+        pattern.map(|letter| format!("; paths are taken as they are written, `{letter}` is no pattern in them"));
+    format!("cache `{key}` was saved without `{path}`: nothing is there{}", pattern.unwrap_or_default())
 }
 
 /// Reads all reports, and says what was wrong with which.

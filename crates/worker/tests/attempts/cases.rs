@@ -304,13 +304,22 @@ fn caches() {
         for job in passing {
             let (report, log) = ground.run(job).await;
             assert!(matches!(report.outcome, Outcome::Passed { .. }), "{report:?} {:?}", log.0.lock().unwrap().pieces);
-            assert_eq!((ground.depot.keys().len(), report.notes), (1, vec![]));
+            assert_eq!(ground.depot.keys().len(), 1);
+            let is_saved = report.caches[0].saved == graph::CacheSaved::Written;
+            let missing =
+                |note: &String| note.starts_with("cache `k-") && note.ends_with("without `absent`: nothing is there");
+            assert!(report.notes.len() == usize::from(is_saved) && report.notes.iter().all(missing), "{report:?}");
         }
         let mut job = job("grep 1 dir/f");
         job["cache"][0]["key"] = json!("k-other");
         let (report, _) = ground.run(job.clone()).await;
         assert!(matches!(report.outcome, Outcome::Passed { .. }), "restored by prefix");
         assert_eq!(ground.depot.keys().len(), 2);
+        let said = "cache `k-glob` was saved without `d*`: nothing is there; paths are taken as they are written, `*` is no pattern in them";
+        (job["cache"][0]["key"], job["cache"][0]["paths"]) = (json!("k-glob"), json!(["dir", "d*"]));
+        job["steps"][0]["run"] = json!("mkdir dir");
+        let (report, _) = ground.run(job.clone()).await;
+        assert_eq!(report.notes, [said]);
         job["cache"][0]["paths"] = json!(["../x"]);
         job["steps"][0]["run"] = json!("true");
         let (report, _) = ground.run(job).await;
@@ -393,7 +402,12 @@ fn restored_caches_are_layers_of_isolated_jobs() {
         for (key, run) in passing {
             let (report, log) = ground.run(job(key, run)).await;
             assert!(matches!(report.outcome, Outcome::Passed { .. }), "{report:?} {:?}", log.0.lock().unwrap().pieces);
-            assert_eq!(report.notes, Vec::<String>::new());
+            let without = if run.ends_with("rm -r other") {
+                &["cache `k-2` was saved without `other`: nothing is there"][..]
+            } else {
+                &[]
+            };
+            assert_eq!(report.notes, without);
             let cache = &report.caches[0];
             told.push(format!("{} {:?} {} {:?}", cache.key, cache.found, cache.found_key, cache.saved));
         }
