@@ -1,10 +1,16 @@
 //! What a job takes from others and gives to others: artifacts, caches, reports.
 
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use graph::nix::ARTIFACT_PREFIX;
 use graph::{Artifact, CacheFound, CacheReport, CacheSaved, Failure, JobName, TestCase, WorkspaceKind};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use super::{Attempt, PHASE_MS_MIN, blocking, now};
 use crate::artifacts;
@@ -223,6 +229,30 @@ fn missing_note(key: &str, path: &str) -> String {
     format!("cache `{key}` was saved without `{path}`: nothing is there{}", pattern.unwrap_or_default())
 }
 
+/// Opens a report; `None` if it is a link to one of those that are `known` by device and inode, or becomes so. A link is followed within the project's
+/// folder and nowhere else.
+fn open_report(root: &Path, report: &files::Found, known: &mut HashSet<(u64, u64)>) -> io::Result<Option<File>> {
+    if report.metadata.is_file() {
+        return File::open(&report.place).map(Some);
+    }
+    let nowhere = "it is a link that leads to nothing, or to no file";
+    let outside = "it is a link out of the project's folder, or with an absolute path; one within it by a relative path is followed";
+    let root = File::open(root)?;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let opened = rustix::fs::openat2(&root, &report.path, flags, Mode::empty(), ResolveFlags::BENEATH);
+    let file = match opened {
+        Ok(file) => File::from(file),
+        Err(Errno::XDEV) => return Err(io::Error::other(outside)),
+        Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => return Err(io::Error::other(nowhere)),
+        Err(error) => return Err(error.into()),
+    };
+    let metadata = file.metadata()?;
+    match metadata.is_file() {
+        true => Ok(known.insert((metadata.dev(), metadata.ino())).then_some(file)),
+        false => Err(io::Error::other(nowhere)),
+    }
+}
+
 /// Reads all reports, and says what was wrong with which.
 fn read_junit(root: &Path, globs: &[String]) -> (Tests, Vec<String>) {
     let mut tests = Tests::default();
@@ -238,10 +268,15 @@ fn read_junit(root: &Path, globs: &[String]) -> (Tests, Vec<String>) {
         return (tests, vec![format!("no report matches `{}`", globs.join("`, `"))]);
     }
     let mut notes = Vec::new();
-    for found in found.iter().filter(|found| found.metadata.is_file()) {
-        let read = std::fs::File::open(&found.place)
-            .map_err(|error| error.to_string())
-            .and_then(|file| tests.read(std::io::BufReader::new(file)).map_err(|fault| fault.to_string()));
+    let is_read = |found: &&files::Found| found.metadata.is_file() || found.metadata.is_symlink();
+    let files = found.iter().filter(|found| found.metadata.is_file());
+    let mut known = files.map(|found| (found.metadata.dev(), found.metadata.ino())).collect();
+    for found in found.iter().filter(is_read) {
+        let read = match open_report(root, found, &mut known) {
+            Ok(Some(file)) => tests.read(std::io::BufReader::new(file)).map_err(|fault| fault.to_string()),
+            Ok(None) => continue,
+            Err(error) => Err(error.to_string()),
+        };
         if let Err(fault) = read {
             notes.push(format!("report `{}`: {fault}", found.path.display()));
         }

@@ -31,6 +31,7 @@ pub const CASES: &[Case] = &[
     ("cases::restored_caches_are_layers_of_isolated_jobs", restored_caches_are_layers_of_isolated_jobs),
     ("cases::what_a_job_changes_of_a_restored_cache_is_saved", what_a_job_changes_of_a_restored_cache_is_saved),
     ("cases::reports_of_a_failed_job", reports_of_a_failed_job),
+    ("cases::reports_that_are_links", reports_that_are_links),
     ("cases::tests_in_quarantine", tests_in_quarantine),
     ("cases::secrets_are_hidden", secrets_are_hidden),
     ("cases::a_trivial_job_makes_no_file", a_trivial_job_makes_no_file),
@@ -483,6 +484,24 @@ fn reports_of_a_failed_job() {
         let mut job = steps(&["true"]);
         job["reports"] = json!({ "junit": ["none/*.xml"] });
         ground.check(job, "passed {}\npassed 0: true\nnote: no report matches `none/*.xml`").await;
+    });
+}
+
+fn reports_that_are_links() {
+    on_ground(&[], async |ground| {
+        let mut job =
+            steps(&["mkdir -p r; echo \"<testsuite><testcase name='t'><failure/></testcase></testsuite>\" > r/1.xml
+             ln -sf r/1.xml j.xml; ln -sf /etc/passwd k.xml; ln -sf gone l.xml; ln -sf r/1.xml m.xml; exit 1"]);
+        job["steps"][0]["name"] = json!("tests");
+        job["reports"] = json!({ "junit": ["*.xml"] });
+        let told = "failed: step 0, exit 1
+                failed 1: tests
+                note: report `k.xml`: it is a link out of the project's folder, or with an absolute path; one within it by a relative path is followed
+                note: report `l.xml`: it is a link that leads to nothing, or to no file
+                test: t Failed";
+        ground.check(job.clone(), told).await;
+        job["reports"] = json!({ "junit": ["**/*.xml"] });
+        ground.check(job, told).await;
     });
 }
 
