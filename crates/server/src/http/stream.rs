@@ -15,6 +15,7 @@ use api::routes::{EVENT_STREAM, LAST_EVENT_ID, NDJSON};
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use engine::Fact;
+use engine::fact::What;
 use graph::BuildId;
 use store::Sequence;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,7 +33,7 @@ use crate::server::{Ending, Server};
 
 /// How often a stream says that it is alive when nothing happens.
 const ALIVE: Duration = Duration::from_secs(15);
-/// The most builds whose tellings a stream of all builds remembers; more are told without what is known of their past.
+/// The most builds whose tellings a stream of all builds remembers; of more their facts are read again.
 const TELLINGS_MAX: usize = 10_000;
 /// How many appends are read at a time.
 const APPENDS_TOGETHER_MAX: u32 = 100;
@@ -178,14 +179,6 @@ fn written(form: Form, events: &[LiveEvent]) -> Bytes {
     piece.into()
 }
 
-/// One build, as the stream of all builds tells it.
-struct Told {
-    telling: Telling,
-    project: String,
-    /// Whether this reader is told of it.
-    is_seen: bool,
-}
-
 /// The stream of all builds.
 struct OfAll {
     server: Arc<Server>,
@@ -195,7 +188,8 @@ struct OfAll {
     form: Form,
     project: Option<String>,
     after: Sequence,
-    tellings: HashMap<BuildId, Told>,
+    /// Of builds of which this reader is not told: nothing.
+    tellings: HashMap<BuildId, Option<Telling>>,
     stored: tokio::sync::watch::Receiver<u64>,
     ending: tokio::sync::watch::Receiver<Ending>,
     turns: Arc<Semaphore>,
@@ -281,9 +275,7 @@ impl OfAll {
         if !Arc::ptr_eq(&bearer, &self.bearer) {
             // The reader's roles have changed.
             self.bearer = Arc::clone(&bearer);
-            for (build, told) in &mut self.tellings {
-                told.is_seen = is_wanted(self.project.as_ref(), &told.project) && sight.build(&told.project, *build);
-            }
+            self.tellings.clear();
         }
         let mut piece = Vec::new();
         for (sequence, facts) in appends {
@@ -313,14 +305,30 @@ impl OfAll {
             let Some(row) = row else { return Ok(None) };
             let project = row.origin.project;
             let is_seen = is_wanted(self.project.as_ref(), &project) && sight.build(&project, build);
-            self.tellings.insert(build, Told { telling: Telling::default(), project, is_seen });
+            let telling = if is_seen { Some(self.telling_before(fact)?) } else { None };
+            self.tellings.insert(build, telling);
         }
-        let Some(Told { telling, is_seen: true, .. }) = self.tellings.get_mut(&build) else { return Ok(None) };
+        let Some(Some(telling)) = self.tellings.get_mut(&build) else { return Ok(None) };
         let told = telling.tell(fact);
         if matches!(told, Some(Moment::BuildFinished { .. })) {
             self.tellings.remove(&build);
         }
         Ok(told)
+    }
+
+    /// What is known of a build before a fact of it, which a reader that came later, or one of a build that is retried, was not told.
+    fn telling_before(&self, fact: &Fact) -> Result<Telling, Problem> {
+        let mut telling = Telling::default();
+        if matches!(fact.what, What::BuildCreated(_)) {
+            return Ok(telling);
+        }
+        for earlier in self.server.store.facts(fact.build).map_err(problem::store)? {
+            if earlier == *fact {
+                break;
+            }
+            telling.tell(&earlier);
+        }
+        Ok(telling)
     }
 }
 

@@ -3,15 +3,17 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use api::build::{Submit, SubmitOptions};
+use api::build::{RetryJob, Submit, SubmitOptions};
 use api::client::{Client, ClientError, Frames, LogWanted, Logs, Moments};
+use api::event::Moment;
+use api::job::GateAnswer;
 use api::member::{Join, NewMember, NewRole, Role, Taken};
 use api::problem::ProblemKind;
 use api::shell::{Frame, OpenShell, Opened};
 use api::worker::ToWorker;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use graph::BuildId;
+use graph::{BuildId, Failure, Outcome};
 use server::access::Verb;
 
 use super::site::{Worker, log_section, manifest};
@@ -215,5 +217,77 @@ async fn a_shell_ends_with_its_workers_token() {
     assert!(server.ask_session(&session).await.is_err());
     assert_eq!(refused(&shell.type_in(&admin, 0).await.unwrap_err()), Some(ProblemKind::NotFound));
     assert!(!matches!(shell.ended().await, Some(Frame::Refused(_) | Frame::Ended(_))));
+    served.end().await;
+}
+
+/// A job, a gate behind it, and a job behind that.
+const WITH_GATE: &str = "jobs:\n  first:\n    run: echo\n  ask:\n    needs: first\n    gate:\n      prompt: Ship it?\n      fields: { region: { type: choice, options: [eu, us], default: eu } }\n  after:\n    needs: ask\n    run: echo\n";
+
+/// What is told of a build until it has ended, with the ids.
+async fn told_to_the_end(events: &mut Moments) -> Vec<(Option<String>, serde_json::Value)> {
+    let mut told = Vec::new();
+    loop {
+        let next = events.next().await.unwrap().expect("it goes on");
+        let moment = serde_json::to_value(&next.moment).unwrap();
+        let is_last = moment["kind"] == "build_finished";
+        told.push((next.id, moment));
+        if is_last {
+            return told;
+        }
+    }
+}
+
+/// Asserts that the stream of all builds told of this one as its own stream does, from some moment on.
+async fn check_as_its_own(admin: &Client, build: BuildId, told: &[(Option<String>, serde_json::Value)]) {
+    let mut own = Vec::new();
+    let mut stream = admin.build_stream(build, Logs::Without, None);
+    while let Some(next) = stream.next().await.unwrap() {
+        let moment = serde_json::to_value(&next.moment).unwrap();
+        // Steps are of a build's own stream alone.
+        if !matches!(moment["kind"].as_str(), Some("step_started" | "step_finished")) {
+            own.push(moment);
+        }
+    }
+    let told: Vec<&serde_json::Value> = told.iter().map(|(_, moment)| moment).collect();
+    assert!(told.len() <= own.len(), "{told:#?}");
+    assert_eq!(told, own[own.len() - told.len()..].iter().collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn whoever_comes_late_is_told_of_a_build_as_its_own_stream_tells() {
+    let served = served().await;
+    let admin = served.admin();
+    let mut worker = Worker::join(&served.site, "w1", []).await;
+    let build = asked(&served, &admin, WITH_GATE).await;
+    let first = worker.start().await;
+    let mut events = admin.events(None, None);
+    events.connected().await.unwrap();
+    worker.finish(&served.site, &first.spec).await;
+    loop {
+        let next = events.next().await.unwrap().expect("it goes on");
+        if let Moment::GateOpened { fields, .. } = next.moment {
+            assert_eq!(fields.keys().collect::<Vec<_>>(), ["region"]);
+            break;
+        }
+    }
+    let yes = GateAnswer::Approve { fields: Default::default(), reason: String::new() };
+    admin.gate_answer(build, "ask", &yes).await.unwrap();
+    let after = worker.start().await;
+    worker.end(&served.site, &after.spec, Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None })).await;
+    let told = told_to_the_end(&mut events).await;
+    check_as_its_own(&admin, build, &told).await;
+    // Taken up again behind any of it, the rest is the same.
+    let ids = told.iter().enumerate().filter_map(|(place, (id, _))| Some((place + 1, id.clone()?)));
+    for (place, id) in ids.filter(|(place, _)| *place < told.len()) {
+        let rest = told_to_the_end(&mut admin.events(None, Some(id))).await;
+        assert_eq!(rest, told[place..]);
+    }
+    // A build that had ended goes on.
+    admin.job_retry(build, "after", &RetryJob::default()).await.unwrap();
+    let again = worker.start().await;
+    worker.finish(&served.site, &again.spec).await;
+    let told = told_to_the_end(&mut events).await;
+    assert_eq!(told[0].1["kind"], "job_retried");
+    check_as_its_own(&admin, build, &told).await;
     served.end().await;
 }
