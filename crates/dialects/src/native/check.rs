@@ -349,6 +349,11 @@ impl Check<'_> {
                     self.faults.push(fault);
                 }
             }
+            Type::CachePath if is_cache_path(text) => {
+                if let Some(letter) = text.chars().find(|letter| "*?[{".contains(*letter)) {
+                    self.faults.push(errors::cache_path_like_glob(self.sources.location(node.span), text, letter));
+                }
+            }
             _ => self.measured(node, text, takes, what),
         }
     }

@@ -198,6 +198,13 @@ pub(crate) fn glob_like(place: Location, pattern: &str, meant: &str) -> Diagnost
         ))
 }
 
+/// `letter` is the one by which the path looks like a glob.
+pub(crate) fn cache_path_like_glob(place: Location, path: &str, letter: char) -> Diagnostic {
+    Diagnostic::warning("cache-path-like-glob", format!("`{path}` looks like a glob, and paths of caches are none"))
+        .at(place, format!("`{letter}` stands for itself"))
+        .help("name the directory or file itself; a directory is kept with all that is in it")
+}
+
 pub(crate) fn expression(place: Location, error: &expression::Error, help: String) -> Diagnostic {
     Diagnostic::error("expression", format!("the expression is wrong: {}", error.cause)).at(place, "here").help(help)
 }
