@@ -1,4 +1,4 @@
-//! A checkout whose repository lies elsewhere: a linked worktree, or one with a separate git directory.
+//! The repository of a checkout, where it lies elsewhere too (a linked worktree, a separate git directory): no job changes it for others.
 
 use std::fs;
 use std::path::Path;
@@ -20,6 +20,36 @@ fn kept(git: &Path) -> Vec<(String, Vec<u8>)> {
     }
     all.sort();
     all
+}
+
+#[test]
+fn artifacts_hold_nothing_of_the_repository() {
+    let repository = Repository::new(
+        "jobs:\n  make: { inputs: [file.txt], artifacts: { all: '**' }, run: cp file.txt out }\n  \
+         use: { needs: [make], workspace: in_place, run: 'cat out; git log --format=%s' }\n",
+    );
+    let linked = repository.folder.path().join("linked");
+    repository.git(&["worktree", "add", "-q", "-b", "side", &linked.display().to_string()]);
+    for folder in [repository.root(), linked] {
+        let git = |arguments: &[&str]| {
+            let output = Command::new("git").args(arguments).current_dir(&folder).output().expect("git");
+            assert!(output.status.success(), "git {arguments:?}: {}", text(&output));
+            text(&output)
+        };
+        let ropewalk = || {
+            let output = repository.command(&["run"]).current_dir(&folder).output().expect("ropewalk starts");
+            assert!(output.status.success(), "{}", text(&output));
+            text(&output)
+        };
+        ropewalk();
+        let name = ["-c", "user.name=t", "-c", "user.email=t@localhost"];
+        git(&[&name[..], &["commit", "-q", "--allow-empty", "-m", "second"]].concat());
+        let head = git(&["rev-parse", "HEAD"]);
+        let said = ropewalk();
+        assert!(said.contains("make: cached") && said.contains("use | committed\n"), "{said}");
+        assert!(said.contains("use | second\n") && said.contains("use | first\n"), "{said}");
+        assert_eq!(git(&["rev-parse", "HEAD"]), head, "the branch has not moved");
+    }
 }
 
 /// What does harm in a repository, and shows that it works there.
