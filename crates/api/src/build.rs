@@ -60,7 +60,7 @@ pub struct Build {
     /// Who asked first that it be canceled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canceled_by: Option<String>,
-    /// The jobs of its graph as it stands.
+    /// The jobs of its graph as it stands, mere barriers (`stage:NAME`, `wait:1`) aside.
     pub jobs: u64,
     /// How they ended so far.
     pub counts: Counts,

@@ -81,7 +81,7 @@ pub fn with_holes(graph: &Graph) -> (Graph, BTreeSet<JobName>) {
 
 /// How many jobs there are beside mere barriers.
 pub fn work(graph: &Graph) -> usize {
-    graph.jobs.keys().filter(|name| !dialects::native::is_barrier(name.as_str())).count()
+    graph.jobs.keys().filter(|name| !name.is_barrier()).count()
 }
 
 /// What the pipeline says of itself, one line a status: mark, name, state, text.

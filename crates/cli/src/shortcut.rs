@@ -192,7 +192,7 @@ pub fn keep(data: &Path, root: &Path, key: &Key, build: BuildId, graph: &Graph, 
     let mut body = MAGIC.to_vec();
     body.extend_from_slice(&key.0.0);
     body.extend_from_slice(&build.0.to_le_bytes());
-    body.extend_from_slice(&(graph.jobs.len() as u64).to_le_bytes());
+    body.extend_from_slice(&(crate::drawing::work(graph) as u64).to_le_bytes());
     body.extend_from_slice(&names_below(&seen.paths, &folders).0);
     body.push(seen.extent as u8);
     body.extend_from_slice(&u32::try_from(folders.len()).unwrap_or(u32::MAX).to_le_bytes());

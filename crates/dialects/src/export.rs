@@ -26,7 +26,7 @@ use graph::{
 };
 use serde_json::Value;
 
-use crate::native::{Lowered, Triggers, is_barrier};
+use crate::native::{Lowered, Triggers};
 
 /// A system whose configuration can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,7 +292,7 @@ fn plan<'a>(lowered: &'a Lowered, graph: &Graph) -> Plan<'a> {
         graph.statuses.keys().map(|name| format!("Ropewalk shows the status `{name}`, which nothing shows here.")),
     );
     let mut names: Vec<&JobName> =
-        graph.jobs.keys().filter(|name| !is_barrier(name.as_str()) && !skipped.contains_key(name)).collect();
+        graph.jobs.keys().filter(|name| !name.is_barrier() && !skipped.contains_key(name)).collect();
     names.sort_by_key(|name| (graph.jobs[*name].order, *name));
     let mut jobs: Vec<Piece> = Vec::new();
     // The key under which each job is written.
@@ -495,10 +495,10 @@ fn through_barriers(needs: &[Need], graph: &Graph, surely_runs: impl Fn(&JobName
     let mut seen: BTreeSet<&JobName> = BTreeSet::new();
     let mut ahead: Vec<&Need> = needs.iter().rev().collect();
     while let Some(need) = ahead.pop() {
-        match graph.jobs.get(&need.job).filter(|_| is_barrier(need.job.as_str())) {
+        match graph.jobs.get(&need.job).filter(|_| need.job.is_barrier()) {
             Some(barrier) if seen.insert(&need.job) => {
                 let (earlier, direct): (Vec<&Need>, Vec<&Need>) =
-                    barrier.needs.iter().partition(|need| is_barrier(need.job.as_str()));
+                    barrier.needs.iter().partition(|need| need.job.is_barrier());
                 // Once one that waits for the earlier barrier itself has passed, so has what stands before that. One that was
                 // skipped proves nothing.
                 let proves = direct.iter().any(|need| surely_runs(&need.job));

@@ -119,13 +119,6 @@ impl Lowered {
     }
 }
 
-/// Whether a job of this name is a mere barrier that lowering put between stages or at a `wait`: it has nothing to run
-/// and nothing to ask, and views leave it out. No job that a user names has a colon in its name.
-#[must_use]
-pub fn is_barrier(name: &str) -> bool {
-    name.starts_with("stage:") || name.starts_with("wait:")
-}
-
 /// Lowers the files of a pipeline for what is known.
 ///
 /// Pure: the same files and answers give the same result. Bounded by [`crate::tree::Limits`] for each file and by the

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use expression::{Condition, Contexts, Value};
 use graph::{Ending, Event, EventKind, Graph, JobName, Known};
 use ropewalk_dialects::export::{System, export};
-use ropewalk_dialects::native::{self, Lowered, SourceFile, is_barrier};
+use ropewalk_dialects::native::{self, Lowered, SourceFile};
 use ropewalk_dialects::tree::{Node, Notation, Rules, Sources};
 
 /// How a script ends.
@@ -165,7 +165,7 @@ fn ropewalk_runs(graph: &Graph, ends: &BTreeMap<&str, End>) -> BTreeSet<String> 
             if ending.0 == Ending::Failed {
                 failed.insert(name);
             }
-            if runs && !is_barrier(name.as_str()) {
+            if runs && !name.is_barrier() {
                 ran.insert(name.to_string());
             }
             endings.insert(name, ending);

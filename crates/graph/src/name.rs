@@ -32,6 +32,13 @@ impl JobName {
     pub fn leg(&self) -> Option<&str> {
         self.0.split_once('/').map(|(_, leg)| leg)
     }
+
+    /// Whether a job of this name is a mere barrier that lowering put between stages or at a `wait`: it has nothing to run
+    /// and nothing to ask, no count of jobs counts it, and views leave it out. No job that a user names has a colon in its name.
+    #[must_use]
+    pub fn is_barrier(&self) -> bool {
+        self.0.starts_with("stage:") || self.0.starts_with("wait:")
+    }
 }
 
 impl From<&str> for JobName {

@@ -49,13 +49,13 @@ pub struct BuildRow {
     pub canceled_by: Option<String>,
     /// The graph, as it was last evaluated, by the digest under which the store keeps it.
     pub graph: Option<Digest>,
-    /// The jobs of that graph.
+    /// The jobs of that graph, mere barriers aside; builds of before 2026-11-24 count those, too.
     pub jobs: u64,
     /// How many errors the last evaluation reported.
     pub errors: u64,
     /// How many warnings the last evaluation reported.
     pub warnings: u64,
-    /// How its jobs ended so far.
+    /// How these jobs ended so far.
     pub counts: Counts,
     /// The gates that wait for an answer.
     pub open_gates: u64,

@@ -83,7 +83,7 @@ impl Growing {
             gone.flat_map(|hole| &hole.after).filter_map(|job| Some((job.clone(), *self.ended.get(job)?))).collect();
         because.sort();
         because.dedup();
-        let work = added.iter().filter(|job| !dialects::native::is_barrier(job.as_str())).count();
+        let work = added.iter().filter(|job| !job.is_barrier()).count();
         let growth = Growth { because, added, work, dropped, is_first };
         (is_first || growth != Growth::default()).then_some(growth)
     }

@@ -249,6 +249,9 @@ impl<W: Write> Live<W> {
     }
 
     fn count(&mut self, job: &JobName, outcome: &Outcome) {
+        if job.is_barrier() {
+            return;
+        }
         let count = match outcome {
             Outcome::Passed { .. } => &mut self.passed,
             Outcome::Skipped(_) => &mut self.skipped,

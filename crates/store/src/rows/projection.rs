@@ -336,7 +336,7 @@ impl<S: Source> AtHand<'_, S> {
                 let build = self.build();
                 build.name.clone_from(&graph.name);
                 build.graph = graph_digest;
-                build.jobs = graph.jobs.len() as u64;
+                build.jobs = graph.jobs.keys().filter(|name| !name.is_barrier()).count() as u64;
                 build.errors = count(Severity::Error);
                 build.warnings = count(Severity::Warning);
             }
@@ -520,9 +520,11 @@ impl<S: Source> AtHand<'_, S> {
         row.retry_at = None;
         let was_reused = row.reused.take().is_some();
         if let Some(before) = row.outcome.take() {
-            let counts = &mut self.build().counts;
-            *count_of(counts, &before) -= 1;
-            counts.reused -= u64::from(was_reused);
+            if !name.is_barrier() {
+                let counts = &mut self.build().counts;
+                *count_of(counts, &before) -= 1;
+                counts.reused -= u64::from(was_reused);
+            }
             if self.is_unanswered(name)? {
                 self.build().open_gates += 1;
             }
@@ -544,9 +546,11 @@ impl<S: Source> AtHand<'_, S> {
         row.finished = Some(at);
         let is_reused = reused.is_some();
         row.reused = reused;
-        let counts = &mut self.build().counts;
-        *count_of(counts, outcome) += 1;
-        counts.reused += u64::from(is_reused);
+        if !name.is_barrier() {
+            let counts = &mut self.build().counts;
+            *count_of(counts, outcome) += 1;
+            counts.reused += u64::from(is_reused);
+        }
         // A build without open gates, as most are, asks for no row of one.
         if self.work.build.row.open_gates > 0 && self.is_unanswered(name)? {
             self.build().open_gates -= 1;

@@ -246,6 +246,26 @@ pub fn builds_are_listed_newest_first_page_by_page() {
 }
 
 #[test]
+pub fn barriers_count_as_no_jobs() {
+    check(|store| {
+        let build = begun(store);
+        let jobs = ["a", "wait:1", "b"].map(|name| (name.into(), Arc::new(Job::default())));
+        let ended =
+            |job: &str, outcome| fact(build, 14, What::JobEnded { job: job.into(), outcome, how: Ended::Decided });
+        store.append(&[sample::evaluated(build, Arc::new(Graph { jobs: jobs.into(), ..Graph::default() }))]).unwrap();
+        store.append(&[ended("a", passed()), ended("wait:1", passed())]).unwrap();
+        let told = || store.build(build).unwrap().map(|row| (row.jobs, row.counts)).unwrap();
+        let counts = Counts { passed: 1, ..Counts::default() };
+        assert_eq!(told(), (2, counts));
+        assert_eq!(store.jobs(build).unwrap().len(), 2, "its row is there");
+        store
+            .append(&[fact(build, 15, What::JobRetried { job: "wait:1".into(), by: "ann".to_owned(), tests: None })])
+            .unwrap();
+        assert_eq!(told(), (2, counts));
+    });
+}
+
+#[test]
 pub fn gates_open_and_are_answered_once() {
     check(|store| {
         let build = begun(store);

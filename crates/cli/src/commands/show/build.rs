@@ -1,7 +1,7 @@
 //! The page of a build.
 
 use graph::outcome::{JobEnd, failures};
-use graph::{Outcome, Verdict};
+use graph::{Failure, Outcome, Verdict};
 
 use super::parts::{self, title};
 use super::{Shown, ShownJob, Stop};
@@ -44,7 +44,10 @@ fn weight(job: &ShownJob) -> Option<u8> {
 }
 
 fn jobs(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint) {
-    let mut listed: Vec<&ShownJob> = shown.jobs.iter().collect();
+    // A barrier is worth a line only where it tells why what waits for it was skipped.
+    let is_listed = |job: &&ShownJob| !job.name.is_barrier() || matches!(job.outcome(), Some(Outcome::Skipped(_)));
+    let mut listed: Vec<&ShownJob> = shown.jobs.iter().filter(is_listed).collect();
+    let n_jobs = listed.len();
     if listed.len() > JOBS_SHOWN_MAX {
         listed.retain(|job| weight(job).is_some());
         if listed.len() > JOBS_SHOWN_MAX {
@@ -59,7 +62,7 @@ fn jobs(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint) {
     }
     page.push('\n');
     page.push_str(&table.text(paint, 2));
-    let hidden = shown.jobs.len() - listed.len();
+    let hidden = n_jobs - listed.len();
     if hidden > 0 {
         let hidden = words::count(hidden, "more job");
         let show = shown.whereabouts.command(format_args!("show {} JOB", shown.row.build));
@@ -77,20 +80,23 @@ fn jobs(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint) {
 }
 
 fn counts(shown: &Shown) -> String {
-    let counts = &shown.row.counts;
-    let ended = counts.ended();
-    let left = (shown.jobs.len() as u64).saturating_sub(ended);
-    let mut text = words::count(shown.jobs.len(), "job");
-    let parts = [
-        (counts.passed.saturating_sub(counts.reused), "passed"),
-        (counts.reused, "cached"),
-        (counts.failed, "failed"),
-        (counts.canceled, "canceled"),
-        (counts.skipped, "skipped"),
-        (left, "not ended"),
-    ];
+    let jobs = || shown.jobs.iter().filter(|job| !job.name.is_barrier());
+    let mut text = words::count(jobs().count(), "job");
+    let is_reused = |job: &ShownJob| job.row.as_ref().is_some_and(|row| row.reused.is_some());
+    let ending = |job: &ShownJob| match job.outcome() {
+        Some(Outcome::Passed { .. }) if is_reused(job) => "cached",
+        Some(Outcome::Passed { .. }) => "passed",
+        Some(Outcome::Failed(Failure::Canceled { .. })) => "canceled",
+        Some(Outcome::Failed(_)) => "failed",
+        Some(Outcome::Skipped(_)) => "skipped",
+        None => "not ended",
+    };
     let mut separator = ": ";
-    for (count, word) in parts.into_iter().filter(|(count, _)| *count > 0) {
+    for word in ["passed", "cached", "failed", "canceled", "skipped", "not ended"] {
+        let count = jobs().filter(|job| ending(job) == word).count() as u64;
+        if count == 0 {
+            continue;
+        }
         text.push_str(&format!("{separator}{} {word}", words::thousands(count)));
         separator = ", ";
     }

@@ -58,6 +58,46 @@ fn failed() -> Kept {
 }
 
 #[test]
+fn barriers_are_no_jobs_of_any_view() {
+    let mut kept = Kept::new();
+    let passed =
+        |job: &str| engine::What::JobEnded { job: job.into(), outcome: Outcome::passed(), how: engine::Ended::Decided };
+    kept.build(&["a", "wait:1", "b"]).pass("a", 10).fact(passed("wait:1")).pass("b", 10).end();
+    check(
+        &kept,
+        None,
+        "\
+build 1 passed
+  push on main, 1a2b3c4d5e6f
+  2026-11-21 04:00:00, 6 min ago, took 20 ms, .ropewalk/pipeline.yaml
+
+  ✓  a  passed  10 ms
+  ✓  b  passed  10 ms
+  2 jobs: 2 passed
+",
+    );
+    let places = kept.places();
+    let graph = places.store.graph(graph::BuildId(1)).expect("the store answers").expect("it was evaluated");
+    assert_eq!(crate::drawing::work(&graph), 2, "as `plan` has it");
+    assert_eq!(places.store.build(graph::BuildId(1)).expect("the store answers").map(|row| row.jobs), Some(2));
+}
+
+#[test]
+fn a_wait_that_was_skipped_says_why() {
+    let mut kept = Kept::new();
+    let skipped = |job: &str, because: &str| engine::What::JobEnded {
+        job: job.into(),
+        outcome: Outcome::Skipped(graph::SkipReason::Need { because: because.into() }),
+        how: engine::Ended::Decided,
+    };
+    kept.build(&["a", "wait:1", "b"]).fail("a", 1).fact(skipped("wait:1", "a")).fact(skipped("b", "wait:1")).end();
+    let page = shown(&kept, None, ListForm::Human);
+    let expected = "  -  wait:1  skipped         `a` did not end as needed\n  -  b       skipped         `wait:1` did not end as needed\n  \
+                    2 jobs: 1 failed, 1 skipped\n";
+    assert!(page.contains(expected), "{page}");
+}
+
+#[test]
 fn a_build_that_failed() {
     let digest = store::blob::digest(b"bin").short();
     check(
