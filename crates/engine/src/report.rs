@@ -58,6 +58,7 @@ pub(crate) fn bound(report: &mut AttemptReport) {
             report.tests.len() - n_tests
         ));
         report.tests.truncate(n_tests);
+        report.tests_cut = true;
     }
     if report.summary.len() > SUMMARY_BYTES_MAX {
         left_out.push(format!("the summary is cut: it has at most {SUMMARY_BYTES_MAX} bytes"));
@@ -145,7 +146,7 @@ mod tests {
         long.notes = vec!["n".to_owned(); NOTES_MAX + 5];
         bound(&mut long);
         assert_eq!(long.summary.len(), SUMMARY_BYTES_MAX - 1, "no character is cut in two");
-        assert_eq!(long.tests.len(), TESTS_MAX);
+        assert_eq!((long.tests.len(), long.tests_cut), (TESTS_MAX, true));
         assert!(matches!(long.outcome, Outcome::Passed { .. }));
         assert_eq!(
             long.notes[NOTES_MAX..],

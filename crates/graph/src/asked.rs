@@ -177,6 +177,8 @@ pub enum Unaskable {
     NothingNamed,
     /// No test of the job failed.
     NoneFailed,
+    /// There may be tests that failed of which nothing is known: reports were too long, or could not be read to their end.
+    Cut,
     /// The job reported no test of this name.
     Unknown(String),
     /// Several tests have this name.
@@ -201,7 +203,7 @@ impl Unaskable {
                  asked for once it has"
             }
             Self::NothingNamed => "choose at least one test, or retry the job whole",
-            Self::NoneFailed => "retry the job whole",
+            Self::NoneFailed | Self::Cut => "retry the job whole",
             Self::Unknown(_) => "name it as its report does, or retry the job whole",
             Self::Ambiguous(..) => "say its suite too",
             Self::TooMany(_) | Self::TooManyOthers(_) | Self::TooLong(_) | Self::Unwritable(_) => "retry the job whole",
@@ -218,6 +220,9 @@ impl fmt::Display for Unaskable {
             }
             Self::NothingNamed => formatter.write_str("no test is named"),
             Self::NoneFailed => formatter.write_str("the job reported no test that failed"),
+            Self::Cut => formatter.write_str(
+                "its reports were not read whole, as the notes of its attempts say, so there may be other tests that failed",
+            ),
             Self::Unknown(name) => write!(formatter, "the job reported no test `{name}`"),
             Self::Ambiguous(name, one, other) => {
                 write!(formatter, "`{name}` is more than one test: `{one}` and `{other}`")
@@ -280,6 +285,9 @@ impl AskedTests {
         };
         if tests.is_empty() {
             return Err(Unaskable::NoneFailed);
+        }
+        if known.is_cut {
+            return Err(Unaskable::Cut);
         }
         let others_failed = known.failed().filter(|test| tests.binary_search(test).is_err()).cloned().collect();
         let never_run = known.never_run(&tests);
@@ -404,9 +412,10 @@ fn are(first: &TestName, n_more: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{AskedTests, Extent, KnownTests, RanWhole, TestName, Unaskable, Wanted};
-    use crate::attempt::{TestCase, TestOutcome};
+    use super::{AskedTests, Extent, KnownTests, Partial, RanWhole, TestName, Unaskable, Wanted};
+    use crate::attempt::{AttemptReport, TestCase, TestOutcome};
     use crate::name::{AttemptNumber, BuildId};
+    use crate::{Outcome, Timestamp};
 
     /// Tests as words: `suite.name` and how it ended as `+` passed, `-` failed, `!` errored, `~` skipped.
     fn cases(text: &str) -> Vec<TestCase> {
@@ -552,6 +561,34 @@ mod tests {
     }
 
     #[test]
+    fn a_job_whose_reports_were_cut_is_retried_whole() {
+        // As `known`, of attempts whose reports were cut if they begin with `cut`.
+        let check = |attempts: &str, wanted: &Wanted, expected: &str| {
+            let mut known = KnownTests::default();
+            for (number, text) in (1..).zip(attempts.split(';')) {
+                let (tests_cut, text) = text.trim().strip_prefix("cut").map_or((false, text), |rest| (true, rest));
+                let (extent, text) =
+                    text.trim().strip_prefix("part").map_or((Extent::Whole, text), |rest| (Extent::Part, rest));
+                let partial = (extent == Extent::Part).then_some(Partial { asked: 1, of: 2 });
+                let report = AttemptReport::of(Outcome::passed(), Timestamp(0));
+                let report = AttemptReport { tests: cases(text), tests_cut, partial, ..report };
+                report.tests.iter().for_each(|case| known.add(AttemptNumber(number), extent, case));
+                known.heed_cut(&report);
+            }
+            assert_eq!(shown(AskedTests::choose(&known, wanted)), expected, "{attempts}");
+        };
+        let cut = "its reports were not read whole, as the notes of its attempts say, so there may be other tests that failed";
+        check("cut -a +b", &Wanted::Failing, cut);
+        check("cut -a +b", &named(&["a"]), cut);
+        check("cut +a", &Wanted::Failing, "the job reported no test that failed");
+        // What tells of all tests tells more than what came before; what tells of some or of none does not.
+        check("cut -a +b; -a +b", &Wanted::Failing, "a; ; of 2");
+        for attempts in ["cut -a +b; part -a", "cut -a +b; ", "-a +b; cut part -a"] {
+            check(attempts, &Wanted::Failing, cut);
+        }
+    }
+
+    #[test]
     fn what_ran_in_the_last_attempt_that_passed_whole_must_have_run() {
         let failing = &Wanted::Failing;
         let lacks_c = "the retry was asked for 1 test, which passed; 1 test that ran when the job last passed whole, in build 7, \
@@ -624,6 +661,8 @@ mod tests {
         let mut known = super::KnownTests::default();
         known.add(AttemptNumber(1), Extent::Whole, &cases("-a")[0]);
         known.compare(RanWhole::new(BuildId(7), &cases("+a +b"), 2));
+        assert_eq!(known.never_run(&names("a b")).unwrap().count, 1);
+        known.compare(RanWhole::new(BuildId(7), &cases("+a +b"), 100).and_more());
         assert_eq!(known.never_run(&names("a b")).unwrap().count, 1);
     }
 }

@@ -102,6 +102,10 @@ pub struct AttemptReport {
     /// Tests read from reports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tests: Vec<TestCase>,
+    /// Whether its reports may hold tests that are not among these: there were too many, or a report could not be read to its end. Old
+    /// readers pass over it; from old writers it is not known, and taken for `false`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub tests_cut: bool,
     /// Markdown written to `$ROPEWALK_SUMMARY`, all steps together.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub summary: String,
@@ -180,6 +184,10 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 /// What was found of a cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -245,6 +253,7 @@ impl AttemptReport {
             artifacts: BTreeMap::new(),
             usage: Usage::default(),
             tests: Vec::new(),
+            tests_cut: false,
             summary: String::new(),
             images: BTreeMap::new(),
             notes: Vec::new(),

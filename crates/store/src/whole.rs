@@ -32,7 +32,8 @@ pub fn ran_whole(
             let report = reports.iter().find(|(number, _)| *number == attempt.attempt).map(|(_, report)| report);
             if let Some(report) = report.filter(|report| report.partial.is_none()) {
                 jobs.remove(&attempt.job);
-                found.insert(attempt.job.clone(), RanWhole::new(build, &report.tests, TESTS_MAX));
+                let ran = RanWhole::new(build, &report.tests, TESTS_MAX);
+                found.insert(attempt.job.clone(), if report.tests_cut { ran.and_more() } else { ran });
             }
         }
     }

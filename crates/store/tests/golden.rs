@@ -10,7 +10,8 @@ use graph::{BuildId, Origin};
 const FACTS: &str = include_str!("golden/facts.jsonl");
 
 /// What the lines say: first every kind, with a request as it was at first, then that request with all that it may have
-/// since, then retries that are narrowed to tests, and one that is compared with what ran before; then a wait that a group ended.
+/// since, then retries that are narrowed to tests, and one that is compared with what ran before; then a wait that a group ended; then
+/// reports that were cut.
 fn facts() -> Vec<Fact> {
     let mut facts = sample::every_kind(BuildId(2));
     let full = facts[0].clone();
@@ -23,6 +24,7 @@ fn facts() -> Vec<Fact> {
     facts.extend(sample::asked_for_tests(BuildId(2)));
     facts.extend(sample::compared_with_what_passed(BuildId(2)));
     facts.extend(sample::waited_for_a_group(BuildId(2)));
+    facts.extend(sample::with_reports_cut(BuildId(2)));
     facts
 }
 

@@ -32,11 +32,17 @@ pub const DEPTH_MAX: usize = 128;
 /// Tests read so far, from one or several reports.
 #[derive(Debug, Default)]
 pub struct Tests {
-    /// In the order of the reports.
+    /// In the order of the reports; but of more than [`TESTS_MAX`], those that failed take the places of others, the last first.
     pub cases: Vec<TestCase>,
     /// Tests that were passed over because of [`TESTS_MAX`].
     pub dropped: u64,
+    /// How many of these failed: none as long as others are kept.
+    pub dropped_failed: u64,
+    /// Whether a report may hold tests that were not read.
+    pub is_cut: bool,
     texts_bytes: usize,
+    /// How many of the last are known to have failed, once there is no more room.
+    last_failed: usize,
 }
 
 /// Why a report was not read to its end.
@@ -53,12 +59,26 @@ pub enum ReportFault {
     /// Elements are nested deeper than [`DEPTH_MAX`].
     #[error("elements are nested deeper than {DEPTH_MAX}")]
     Deep,
+    /// It has no element at all: nothing was written, or no XML.
+    #[error("no element: not a JUnit report")]
+    NoElement,
     /// It is XML, but has no `testsuite`.
     #[error("no `testsuite` element: not a JUnit report")]
     NotJunit,
     /// It is longer than [`REPORT_BYTES_MAX`].
     #[error("longer than {REPORT_BYTES_MAX} bytes; the rest was not read")]
     TooLong,
+}
+
+impl ReportFault {
+    /// Whether there may be tests behind it.
+    #[must_use]
+    fn hides_tests(&self) -> bool {
+        match self {
+            Self::Broken { .. } | Self::Deep | Self::TooLong | Self::NoElement => true,
+            Self::NotJunit => false,
+        }
+    }
 }
 
 /// Where text goes that stands in an element.
@@ -76,18 +96,33 @@ struct Reading<'t> {
     case: Option<TestCase>,
     /// What each open element does with its text.
     places: Vec<Place>,
+    has_element: bool,
     has_suite: bool,
 }
 
 impl Tests {
+    /// Tests that are known, before any report.
+    #[must_use]
+    pub fn before(cases: Vec<TestCase>) -> Self {
+        let texts_bytes = cases.iter().map(texts_bytes).sum();
+        Self { cases, texts_bytes, ..Self::default() }
+    }
+
     /// Reads one report. Tests found before a fault stay.
     ///
     /// # Errors
     /// [`ReportFault`]; for people, never a reason to fail a job.
     pub fn read(&mut self, report: impl BufRead) -> Result<(), ReportFault> {
+        let read = self.read_to_end(report);
+        self.is_cut |= read.as_ref().is_err_and(ReportFault::hides_tests);
+        read
+    }
+
+    fn read_to_end(&mut self, report: impl BufRead) -> Result<(), ReportFault> {
         let mut reader = Reader::from_reader(LossyText::of(report.take(REPORT_BYTES_MAX)));
         reader.config_mut().check_end_names = true;
-        let mut reading = Reading { tests: self, suites: Vec::new(), case: None, places: Vec::new(), has_suite: false };
+        let (suites, case, places) = Default::default();
+        let mut reading = Reading { tests: self, suites, case, places, has_element: false, has_suite: false };
         let mut buffer = Vec::new();
         let ended = loop {
             buffer.clear();
@@ -105,36 +140,67 @@ impl Tests {
         };
         let offset = reader.buffer_position();
         let open = !reading.places.is_empty();
-        let has_suite = reading.has_suite;
-        reading.finish_case();
+        let (has_element, has_suite) = (reading.has_element, reading.has_suite);
+        // Of a test in which the report ends nobody knows how it went, unless it had failed.
+        if reading.case.as_ref().is_some_and(|case| case.outcome.is_failure()) {
+            reading.finish_case();
+        }
         ended?;
-        match (offset >= REPORT_BYTES_MAX, open, has_suite) {
+        match (offset >= REPORT_BYTES_MAX, open, has_element, has_suite) {
             (true, ..) => Err(ReportFault::TooLong),
-            (false, true, _) => Err(ReportFault::Broken { offset, cause: "the end is missing".to_owned() }),
-            (false, false, false) => Err(ReportFault::NotJunit),
-            (false, false, true) => Ok(()),
+            (false, true, ..) => Err(ReportFault::Broken { offset, cause: "the end is missing".to_owned() }),
+            (false, false, false, _) => Err(ReportFault::NoElement),
+            (false, false, true, false) => Err(ReportFault::NotJunit),
+            (false, false, true, true) => Ok(()),
         }
     }
 
-    fn keep(&mut self, mut case: TestCase) {
-        if self.cases.len() == TESTS_MAX {
-            self.dropped += 1;
+    /// Once there is no more room, a test that failed takes the place of the last one that did not.
+    fn keep(&mut self, case: TestCase) {
+        if self.cases.len() < TESTS_MAX {
+            let case = self.within(case);
+            self.cases.push(case);
             return;
         }
+        self.dropped += 1;
+        self.is_cut = true;
+        if !case.outcome.is_failure() {
+            return;
+        }
+        let others = &self.cases[..TESTS_MAX - self.last_failed];
+        let place = others.iter().rposition(|kept| !kept.outcome.is_failure());
+        self.last_failed = TESTS_MAX - place.unwrap_or(0);
+        match place {
+            Some(place) => {
+                self.texts_bytes -= texts_bytes(&self.cases[place]);
+                self.cases[place] = self.within(case);
+            }
+            None => self.dropped_failed += 1,
+        }
+    }
+
+    /// The test with no more text than there is room for.
+    fn within(&mut self, mut case: TestCase) -> TestCase {
         for text in [&mut case.message, &mut case.output] {
             let whole = text.trim_end().len();
             text.truncate(whole);
             cut(text, TEXTS_BYTES_MAX.saturating_sub(self.texts_bytes));
             self.texts_bytes += text.len();
         }
-        self.cases.push(case);
+        case
     }
+}
+
+/// What of [`TEXTS_BYTES_MAX`] a test takes.
+fn texts_bytes(case: &TestCase) -> usize {
+    case.message.len() + case.output.len()
 }
 
 impl Reading<'_> {
     fn event(&mut self, event: &Event<'_>) -> Result<(), ReportFault> {
         match event {
             Event::Start(element) => {
+                self.has_element = true;
                 if self.places.len() == DEPTH_MAX {
                     return Err(ReportFault::Deep);
                 }
@@ -142,6 +208,7 @@ impl Reading<'_> {
                 self.places.push(place);
             }
             Event::Empty(element) => {
+                self.has_element = true;
                 self.open(element);
                 self.close(element.local_name().as_ref());
             }
@@ -451,11 +518,15 @@ left: 1</failure><system-out>running 1 test
 
     #[test]
     fn what_is_broken_is_told() {
-        check(b"", &["no `testsuite` element: not a JUnit report"]);
+        check(b"", &["no element: not a JUnit report"]);
         check(b"<html></html>", &["no `testsuite` element: not a JUnit report"]);
         check(
             b"<testsuite><testcase name='a'/><testcase name='b'>",
-            &["passed  a 0ms", "passed  b 0ms", "not well-formed XML at byte 50: the end is missing"],
+            &["passed  a 0ms", "not well-formed XML at byte 50: the end is missing"],
+        );
+        check(
+            b"<testsuite><testcase name='a'><failure/>",
+            &["failed  a 0ms", "not well-formed XML at byte 40: the end is missing"],
         );
         check(
             b"<testsuite><testcase name='a'/></testsuit>",
@@ -495,7 +566,39 @@ left: 1</failure><system-out>running 1 test
         assert_eq!(tests.cases[0].output.len(), TEXT_BYTES_MAX);
         let many = format!("<testsuite>{}</testsuite>", "<testcase/>".repeat(TESTS_MAX));
         tests.read(many.as_bytes()).unwrap();
-        assert_eq!((tests.cases.len(), tests.dropped), (TESTS_MAX, 1));
+        assert_eq!((tests.cases.len(), tests.dropped, tests.is_cut), (TESTS_MAX, 1, true));
+    }
+
+    #[test]
+    fn what_failed_is_kept_before_what_passed() {
+        let suite = |cases: &str| format!("<testsuite>{cases}</testsuite>");
+        let mut tests = Tests::default();
+        let output = "o".repeat(TEXT_BYTES_MAX);
+        let most = format!("<testcase name='f0'><failure/></testcase>{}", "<testcase/>".repeat(TESTS_MAX - 2));
+        tests.read(suite(&format!("{most}<testcase><system-out>{output}</system-out></testcase>")).as_bytes()).unwrap();
+        assert_eq!((tests.dropped, tests.is_cut), (0, false));
+        let failed = |tests: &Tests| tests.cases.iter().filter(|case| case.outcome.is_failure()).count();
+        tests.read(suite("<testcase name='f1'><error/></testcase><testcase/>").as_bytes()).unwrap();
+        assert_eq!((failed(&tests), tests.dropped, tests.dropped_failed, tests.is_cut), (2, 2, 0, true));
+        assert_eq!((tests.cases[TESTS_MAX - 1].name.as_str(), tests.texts_bytes), ("f1", 0));
+        tests.read(suite(&"<testcase><failure/></testcase>".repeat(TESTS_MAX)).as_bytes()).unwrap();
+        assert_eq!((failed(&tests), tests.cases.len(), tests.dropped_failed), (TESTS_MAX, TESTS_MAX, 2));
+        assert_eq!(tests.cases[0].name, "f0");
+    }
+
+    #[test]
+    fn a_report_that_may_hold_more_is_told_from_what_is_none() {
+        let check = |report: &str, expected: bool| {
+            let mut tests = Tests::default();
+            let _ = tests.read(report.as_bytes());
+            assert_eq!(tests.is_cut, expected, "{report}");
+        };
+        check("<testsuite><testcase/></testsuite>", false);
+        check("<coverage/>", false);
+        check("", true);
+        check("<?xml version='1.0'?>", true);
+        check("<testsuite><testcase/>", true);
+        check(&"<testsuite>".repeat(DEPTH_MAX + 1), true);
     }
 
     proptest! {

@@ -57,6 +57,36 @@ fn tests_that_failed_are_told_at_the_end() {
 }
 
 #[test]
+fn tests_that_failed_are_told_of_a_job_that_passed() {
+    let repository = Repository::new(
+        "jobs: { a: { reports: { junit: r.xml }, run: 'echo \"<testsuite><testcase name=\\\"x\\\"><failure/></testcase></testsuite>\" > r.xml' } }",
+    );
+    let text = repository.check(&["run"], 0);
+    assert!(
+        text.contains("1 test of its reports failed, `x` among them; the job passes, since its steps decide"),
+        "{text}"
+    );
+}
+
+#[test]
+fn single_tests_of_a_report_that_was_cut_are_not_retried() {
+    let repository = Repository::new("jobs: { a: { reports: { junit: r.xml }, run: 'sh tests.sh' } }");
+    // The runner is ended while it reports `b`, which it runs only if it is asked for nothing.
+    repository.write(
+        "tests.sh",
+        "if [ -n \"$ROPEWALK_TESTS\" ]; then echo '<testsuite><testcase name=\"a\"/></testsuite>' > r.xml; exit 0; fi\n\
+         echo '<testsuite><testcase name=\"a\"><failure/></testcase><testcase name=\"b\">' > r.xml; exit 1\n",
+    );
+    let text = repository.check(&["run"], 1);
+    assert!(text.contains("r.xml") && !text.contains("› b"), "{text}");
+    for arguments in [&["retry", "1", "--tests"][..], &["retry", "1", "a", "--tests", "a"]] {
+        let text = repository.check(arguments, 2);
+        assert!(text.contains("job `a`: its reports were not read whole"), "{text}");
+        assert!(text.contains("; retry the job whole"), "{text}");
+    }
+}
+
+#[test]
 fn a_build_in_which_nothing_changed_is_told_with_its_jobs() {
     let repository = Repository::new(
         "jobs: { a: { inputs: [file.txt], artifacts: { made: made.txt }, run: 'echo one > made.txt; cat made.txt' }, b: { needs: [a], inputs: [], run: echo two } }",

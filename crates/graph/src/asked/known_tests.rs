@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{AskedTests, NeverRun, TestName, Unaskable, no_attempt};
-use crate::attempt::{TestCase, TestOutcome};
+use crate::attempt::{AttemptReport, TestCase, TestOutcome};
 use crate::name::{AttemptNumber, BuildId};
 
 /// How much of its tests an attempt was to run.
@@ -25,6 +25,7 @@ pub struct KnownTests {
     of: u64,
     pub(super) last: AttemptNumber,
     ran_whole: Option<RanWhole>,
+    pub(super) is_cut: bool,
 }
 
 /// The tests that ran when a job last passed whole.
@@ -43,11 +44,17 @@ impl RanWhole {
         let ran = reported.iter().filter(|case| case.outcome != TestOutcome::Skipped);
         Self { build, tests: ran.map(TestName::from).collect(), n_unnamed: u64::from(reported.len() >= tests_max) }
     }
+
+    /// The same, if there may be more than it names.
+    #[must_use]
+    pub fn and_more(self) -> Self {
+        Self { n_unnamed: 1, ..self }
+    }
 }
 
 impl Default for KnownTests {
     fn default() -> Self {
-        Self { tests: BTreeMap::new(), of: 0, last: no_attempt(), ran_whole: None }
+        Self { tests: BTreeMap::new(), of: 0, last: no_attempt(), ran_whole: None, is_cut: false }
     }
 }
 
@@ -63,7 +70,7 @@ impl KnownTests {
             tests: never_run.tests.iter().cloned().collect(),
             n_unnamed: never_run.count.saturating_sub(never_run.tests.len() as u64),
         });
-        Self { tests, of: asked.of, last: no_attempt(), ran_whole }
+        Self { tests, of: asked.of, last: no_attempt(), ran_whole, is_cut: false }
     }
 
     /// With which tests these are compared.
@@ -85,6 +92,13 @@ impl KnownTests {
     /// There was this attempt, whether it reported tests or not.
     pub fn saw(&mut self, attempt: AttemptNumber) {
         self.last = self.last.max(attempt);
+    }
+
+    /// Takes in whether tests of an attempt's reports are missing. Attempts come in order of their numbers: one of all tests whose
+    /// reports were read whole tells what those before it did not.
+    pub fn heed_cut(&mut self, report: &AttemptReport) {
+        let tells_all = report.partial.is_none() && !report.tests.is_empty();
+        self.is_cut = report.tests_cut || (self.is_cut && !tells_all);
     }
 
     /// Takes in what an attempt reported of a test. Attempts come in order of their numbers.

@@ -125,6 +125,35 @@ async fn what_cannot_be_asked_for_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn a_job_whose_reports_were_cut_is_retried_whole() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let mut worker = Worker::join(&served.site, "w", []).await;
+    let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", JOBS)]);
+    let build = admin.build_submit(&submit(source)).await.unwrap().build;
+    let cut = graph::AttemptReport { tests: cases("+a -b"), tests_cut: true, ..report(failed(), "echo") };
+    let start = worker.start().await;
+    worker.report(&served.site, &start.spec, cut).await;
+    attempt(&served, &mut worker, failed(), "").await;
+    served.site.ended(build).await;
+    let all = Retry::FailedTests { jobs: [].into(), reason: String::new() };
+    for error in [
+        admin.build_retry(build, &all).await.unwrap_err(),
+        admin.job_retry(build, "t", &named(&["b"])).await.unwrap_err(),
+    ] {
+        assert_eq!(refused(&error), Some(ProblemKind::Unprocessable));
+        assert!(error.to_string().contains("job `t`: its reports were not read whole"), "{error}");
+    }
+    let whole = RetryJob { tests: None, reason: String::new() };
+    admin.job_retry(build, "t", &whole).await.unwrap();
+    attempt(&served, &mut worker, failed(), "+a -b").await;
+    served.site.ended(build).await;
+    admin.job_retry(build, "t", &named(&["b"])).await.unwrap();
+    assert_eq!(attempt(&served, &mut worker, Outcome::passed(), "+b").await.as_deref(), Some("s\tb"));
+    served.end().await;
+}
+
+#[tokio::test]
 async fn the_page_of_tests_retries_those_that_are_chosen_without_scripts() {
     let served = Served::new().await;
     let mut worker = Worker::join(&served.site, "w", []).await;

@@ -86,6 +86,15 @@ pub fn waited_for_a_group(build: BuildId) -> Vec<Fact> {
     vec![held, ended]
 }
 
+/// The end of an attempt whose reports were not read whole.
+pub fn with_reports_cut(build: BuildId) -> Vec<Fact> {
+    let mut ended = finished(build, "test", 4, passed(), None);
+    if let What::AttemptFinished { report, .. } = &mut ended.what {
+        report.tests_cut = true;
+    }
+    vec![ended]
+}
+
 /// A retry of which is known what has not run.
 pub fn compared_with_what_passed(build: BuildId) -> Vec<Fact> {
     let name = |name: &str| TestName { suite: "suite".to_owned(), name: name.to_owned() };
@@ -197,6 +206,7 @@ fn full_report() -> AttemptReport {
         artifacts: BTreeMap::from([("bin".to_owned(), artifact("bin"))]),
         usage,
         tests: vec![test],
+        tests_cut: false,
         summary: "# done".to_owned(),
         images: BTreeMap::new(),
         notes: vec!["a process was left behind".to_owned()],

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use graph::nix::ARTIFACT_PREFIX;
-use graph::{Artifact, CacheFound, CacheReport, CacheSaved, Failure, JobName, TestCase, WorkspaceKind};
+use graph::{Artifact, CacheFound, CacheReport, CacheSaved, Failure, JobName, TestCase, TestName, WorkspaceKind};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
@@ -16,7 +16,7 @@ use super::{Attempt, PHASE_MS_MIN, blocking, now};
 use crate::artifacts;
 use crate::cache::{Cache, Found, Owner, Places, Restored, Saved};
 use crate::depot;
-use crate::files::{self, Directories};
+use crate::files;
 use crate::patterns::Patterns;
 use crate::place::Place;
 use crate::reports::{self, Tests};
@@ -164,20 +164,35 @@ impl Attempt<'_> {
             return;
         }
         let (root, globs) = (place.files().to_owned(), self.spec.job.reports.junit.clone());
-        let (tests, notes) = blocking(move || read_junit(&root, &globs)).await;
+        let known = Tests::before(std::mem::take(&mut self.tests));
+        let (tests, notes) = blocking(move || read_junit(known, &root, &globs)).await;
         for note in notes {
             self.note(note);
         }
         if tests.dropped > 0 {
-            self.note(format!(
-                "{} tests of reports were passed over: at most {} are kept",
-                tests.dropped,
-                reports::TESTS_MAX
-            ));
+            let failed = match tests.dropped_failed {
+                0 => "none of which failed".to_owned(),
+                n => format!("{n} of which failed"),
+            };
+            let (n, tests_max) = (tests.dropped, reports::TESTS_MAX);
+            self.note(format!("{n} tests of reports were passed over, {failed}: at most {tests_max} are kept"));
         }
-        let room = reports::TESTS_MAX.saturating_sub(self.tests.len());
-        let hidden: Vec<TestCase> = tests.cases.into_iter().take(room).map(|test| self.secrets_hidden(test)).collect();
-        self.tests.extend(hidden);
+        self.tests_cut |= tests.is_cut;
+        self.tests = tests.cases.into_iter().map(|test| self.secrets_hidden(test)).collect();
+        if self.failure.is_none() {
+            self.note_failed_tests();
+        }
+    }
+
+    /// Says which tests failed of a job whose steps passed.
+    fn note_failed_tests(&mut self) {
+        let mut failed = self.tests.iter().filter(|test| test.outcome.is_failure());
+        let Some(first) = failed.next().map(TestName::from) else { return };
+        let n = 1 + failed.count();
+        let s = if n == 1 { "" } else { "s" };
+        // A retry of single tests is judged by what it was asked for.
+        let passes = if self.spec.asked.is_none() { "; the job passes, since its steps decide" } else { "" };
+        self.note(format!("{n} test{s} of its reports failed, `{first}` among them{passes}"));
     }
 
     /// A test's texts without secrets.
@@ -254,28 +269,35 @@ fn open_report(root: &Path, report: &files::Found, known: &mut HashSet<(u64, u64
 }
 
 /// Reads all reports, and says what was wrong with which.
-fn read_junit(root: &Path, globs: &[String]) -> (Tests, Vec<String>) {
-    let mut tests = Tests::default();
-    let patterns = match Patterns::new(globs) {
-        Ok(patterns) => patterns,
-        Err(fault) => return (tests, vec![format!("reports: {fault}")]),
-    };
-    let found = match files::find(root, &patterns, Directories::Left, REPORTS_MAX) {
+fn read_junit(mut tests: Tests, root: &Path, globs: &[String]) -> (Tests, Vec<String>) {
+    let found = Patterns::new(globs).map_err(|fault| fault.to_string()).and_then(|patterns| {
+        let found = files::find_without_git(root, &patterns, REPORTS_MAX).map_err(|fault| fault.to_string())?;
+        Ok((patterns, found))
+    });
+    let (patterns, found) = match found {
         Ok(found) => found,
-        Err(fault) => return (tests, vec![format!("reports: {fault}")]),
+        Err(fault) => {
+            tests.is_cut = true;
+            return (tests, vec![format!("reports: {fault}")]);
+        }
     };
-    if found.is_empty() {
-        return (tests, vec![format!("no report matches `{}`", globs.join("`, `"))]);
-    }
     let mut notes = Vec::new();
+    let paths: Vec<&Path> = found.iter().map(|found| found.path.as_path()).collect();
+    let unmatched = patterns.unmatched(&paths);
+    if !unmatched.is_empty() {
+        notes.push(format!("no report matches `{}`", unmatched.join("`, `")));
+    }
     let is_read = |found: &&files::Found| found.metadata.is_file() || found.metadata.is_symlink();
     let files = found.iter().filter(|found| found.metadata.is_file());
     let mut known = files.map(|found| (found.metadata.dev(), found.metadata.ino())).collect();
     for found in found.iter().filter(is_read) {
         let read = match open_report(root, found, &mut known) {
-            Ok(Some(file)) => tests.read(std::io::BufReader::new(file)).map_err(|fault| fault.to_string()),
             Ok(None) => continue,
-            Err(error) => Err(error.to_string()),
+            Ok(Some(file)) => tests.read(std::io::BufReader::new(file)).map_err(|fault| fault.to_string()),
+            Err(error) => {
+                tests.is_cut = true;
+                Err(error.to_string())
+            }
         };
         if let Err(fault) = read {
             notes.push(format!("report `{}`: {fault}", found.path.display()));

@@ -191,6 +191,7 @@ impl Attempt<'_> {
         let room = TESTS_MAX.saturating_sub(self.tests.len());
         if dropped > 0 || built.results.len() > room {
             self.note("some derivations are not in the report: there were too many".to_owned());
+            self.tests_cut = true;
         }
         let hidden: Vec<TestCase> =
             built.results.into_iter().take(room).map(|case| self.secrets_hidden(case)).collect();

@@ -31,6 +31,7 @@ pub const CASES: &[Case] = &[
     ("cases::restored_caches_are_layers_of_isolated_jobs", restored_caches_are_layers_of_isolated_jobs),
     ("cases::what_a_job_changes_of_a_restored_cache_is_saved", what_a_job_changes_of_a_restored_cache_is_saved),
     ("cases::reports_of_a_failed_job", reports_of_a_failed_job),
+    ("cases::reports_of_a_job_that_passed", reports_of_a_job_that_passed),
     ("cases::reports_that_are_links", reports_that_are_links),
     ("cases::tests_in_quarantine", tests_in_quarantine),
     ("cases::secrets_are_hidden", secrets_are_hidden),
@@ -136,13 +137,16 @@ fn a_tolerated_failure() {
 
 fn expressions() {
     on_ground(&[("sub/x", "1"), ("sub/y", "2")], async |ground| {
-        let mut job = steps(&["echo v=7 >> $ROPEWALK_OUTPUT", "echo $A; cat x"]);
+        let mut job =
+            steps(&["echo v=7 >> $ROPEWALK_OUTPUT; mkdir -p sub/.git; echo z > sub/.git/z", "echo $A; cat x"]);
         job["env"] = json!({ "BASE": {"template": "on-${{ event.branch }}"} });
         job["matrix"] = json!({ "shard": 3 });
         job["steps"][0]["id"] = json!("one");
+        job["steps"][0]["name"] = json!("first");
         job["steps"][1]["name"] = json!({"template": "step ${{ matrix.shard }}"});
-        job["steps"][1]["if"] =
-            json!("steps.one.outputs.v == 7 && hash_files('sub/*') != hash_files('sub/x') && hash_files('no') == ''");
+        job["steps"][1]["if"] = json!(
+            "steps.one.outputs.v == 7 && hash_files('sub/*') != hash_files('sub/x') && hash_files('no', '**/z') == ''"
+        );
         job["steps"][1]["working_directory"] = json!({"template": "${{ 'sub' }}"});
         job["steps"][1]["env"] = json!({
             "A": {"template": "${{ env.BASE }} ${{ steps.one.outputs.v }} ${{ job.status }} ${{ job.id }} ${{ needs.dep.outputs.n }} ${{ needs.dep.result }}"}
@@ -160,7 +164,7 @@ fn expressions() {
             &report,
             &log,
             "passed {}
-            passed 0: echo v=7 >> $ROPEWALK_OUTPUT
+            passed 0: first
             passed 0: step 3
             1 Stdout: on-main 7 passed unit 5 passed
             1 Stdout: 1",
@@ -484,6 +488,28 @@ fn reports_of_a_failed_job() {
         let mut job = steps(&["true"]);
         job["reports"] = json!({ "junit": ["none/*.xml"] });
         ground.check(job, "passed {}\npassed 0: true\nnote: no report matches `none/*.xml`").await;
+    });
+}
+
+fn reports_of_a_job_that_passed() {
+    on_ground(&[], async |ground| {
+        let mut job = steps(&[
+            "mkdir r; echo \"<testsuite><testcase name='a'/><testcase name='b'><failure/></testcase><testcase name='c'><error/></testcase></testsuite>\" > r/a.xml",
+        ]);
+        job["steps"][0]["name"] = json!("tests");
+        job["reports"] = json!({ "junit": ["s/*.xml", "r/*.xml", "t.xml", "!r/b.xml"] });
+        ground
+            .check(
+                job,
+                "passed {}
+                passed 0: tests
+                note: no report matches `s/*.xml`, `t.xml`
+                note: 2 tests of its reports failed, `b` among them; the job passes, since its steps decide
+                test: a Passed
+                test: b Failed
+                test: c Errored",
+            )
+            .await;
     });
 }
 

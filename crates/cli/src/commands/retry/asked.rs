@@ -46,6 +46,7 @@ impl Failed {
                     let extent = extents.get(attempt).copied().unwrap_or(Extent::Whole);
                     let known = failed.jobs.entry(job.clone()).or_default();
                     report.tests.iter().for_each(|case| known.add(*attempt, extent, case));
+                    known.heed_cut(report);
                     if retry_at.is_none() {
                         outcomes.insert(job, &report.outcome);
                     }

@@ -28,7 +28,7 @@ pub(super) async fn failing(app: &Arc<App>, build: BuildId, jobs: BTreeSet<Strin
         reported.compare(app, if jobs.is_empty() { reported.with_failing_tests() } else { jobs.clone() })?;
         let mut tests = BTreeMap::new();
         for job in if jobs.is_empty() { reported.failed.iter() } else { jobs.iter() } {
-            match reported.choose(job, &Wanted::Failing)? {
+            match reported.choose(app, job, &Wanted::Failing)? {
                 Ok(asked) => drop(tests.insert(job.clone(), Arc::new(asked))),
                 Err(Unaskable::NoneFailed | Unaskable::NoReports) if jobs.is_empty() => {}
                 Err(fault) => return Err(refused(job, &fault)),
@@ -59,7 +59,7 @@ pub(super) async fn named(
         let mut asked = BTreeMap::new();
         for (job, names) in tests {
             let job = JobName::from(job);
-            let chosen = reported.choose(&job, &Wanted::Named(names))?.map_err(|fault| refused(&job, &fault))?;
+            let chosen = reported.choose(app, &job, &Wanted::Named(names))?.map_err(|fault| refused(&job, &fault))?;
             asked.insert(job, Arc::new(chosen));
         }
         Ok(Again::Tests(asked))
@@ -148,14 +148,17 @@ impl Reported {
         self.failed.iter().filter(has_failing).cloned().collect()
     }
 
-    fn choose(&self, job: &JobName, wanted: &Wanted) -> Result<Result<AskedTests, Unaskable>, Problem> {
+    fn choose(&self, app: &App, job: &JobName, wanted: &Wanted) -> Result<Result<AskedTests, Unaskable>, Problem> {
         let Some(spec) = self.graph.jobs.get(job) else {
             return Err(problem::not_found(format_args!("job `{job}` in build {}", self.build.build)));
         };
         if spec.reports.junit.is_empty() {
             return Ok(Err(Unaskable::NoReports));
         }
-        let unknown = KnownTests::default();
-        Ok(AskedTests::choose(self.known.get(job).unwrap_or(&unknown), wanted))
+        let mut known = self.known.get(job).cloned().unwrap_or_default();
+        for (_, report) in app.server.store.reports(self.build.build, Some(job)).map_err(problem::store)? {
+            known.heed_cut(&report);
+        }
+        Ok(AskedTests::choose(&known, wanted))
     }
 }
