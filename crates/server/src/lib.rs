@@ -16,6 +16,7 @@ pub mod members;
 pub mod moments;
 pub mod one_time;
 pub mod outbox;
+pub mod present;
 pub mod quarantine;
 pub mod records;
 pub mod recovery;

@@ -89,7 +89,8 @@ impl Mentions {
     }
 }
 
-fn contents(manifest: &Manifest) -> impl Iterator<Item = Digest> + '_ {
+/// The contents of a source's files, and the document of its history.
+pub(crate) fn contents(manifest: &Manifest) -> impl Iterator<Item = Digest> + '_ {
     let files = manifest.files.values().filter_map(|file| match file {
         File::Plain { digest, .. } | File::Program { digest, .. } => Some(*digest),
         File::Link { .. } => None,
@@ -98,7 +99,7 @@ fn contents(manifest: &Manifest) -> impl Iterator<Item = Digest> + '_ {
 }
 
 /// The packs that the document of a history names; none if it is missing or damaged: then a job goes without.
-fn packs(blobs: &dyn Blobs, history: Digest) -> Result<Vec<Digest>, BlobError> {
+pub(crate) fn packs(blobs: &dyn Blobs, history: Digest) -> Result<Vec<Digest>, BlobError> {
     match blobs.get(history, HISTORY_DOCUMENT_BYTES_MAX) {
         Ok(bytes) => {
             let history = serde_json::from_slice::<History>(&bytes).unwrap_or_default();

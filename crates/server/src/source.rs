@@ -5,17 +5,20 @@
 
 use std::collections::VecDeque;
 use std::io::Read;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::source::{FILES_MAX, File, MANIFEST_BYTES_MAX, Manifest, VERSION};
 use dialects::native::{self, PIPELINE_FILES, SourceFile};
 use graph::patterns::Patterns;
-use graph::{Answer, Digest, Question, Reuse};
+use graph::{Answer, Digest, Question, Reuse, Timestamp};
 use store::blob::{BlobError, Blobs};
 use thiserror::Error;
 
 use crate::lock::lock;
+use crate::named;
+use crate::present::{KNOWN_MS, Present};
 
 /// The largest file of a pipeline in bytes.
 pub const PIPELINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -81,6 +84,8 @@ pub fn read_patiently<T>(mut read: impl FnMut() -> Result<T, SourceError>) -> Re
 /// The sources of all builds.
 pub struct Sources {
     blobs: Arc<dyn Blobs>,
+    /// The contents that are known to be among the blobs.
+    pub present: Present,
     /// Used last at the back.
     kept: Mutex<VecDeque<Arc<Source>>>,
 }
@@ -93,6 +98,8 @@ pub struct Source {
     folder: String,
     /// Paths below the project's folder, relative to it, sorted by bytes, with the digest of content and kind.
     inside: Vec<(String, Digest)>,
+    /// When all that it names was last found among the blobs; the beginning of time if it never was.
+    whole_at: AtomicI64,
 }
 
 /// What makes a build's graph.
@@ -117,7 +124,7 @@ impl Sources {
     /// The sources among these blobs.
     #[must_use]
     pub fn new(blobs: Arc<dyn Blobs>) -> Self {
-        Self { blobs, kept: Mutex::default() }
+        Self { present: Present::new(Arc::clone(&blobs)), blobs, kept: Mutex::default() }
     }
 
     /// One source, from memory or from the blobs.
@@ -142,6 +149,31 @@ impl Sources {
             n_files -= kept.pop_front().map_or(0, |source| source.manifest.files.len());
         }
         Ok(source)
+    }
+
+    /// Whether all that a source names is among the blobs, and stays for the collector's grace: its files, its history. Of a build of another
+    /// one nothing could be kept or restored.
+    ///
+    /// # Errors
+    /// [`SourceError::Absent`]; `Refused` if the blobs cannot be asked.
+    pub fn check_whole(&self, source: &Source, now: Timestamp) -> Result<(), SourceError> {
+        let whole_at = source.whole_at.load(Ordering::Relaxed);
+        if whole_at != 0 && now.ms_since(Timestamp(whole_at)) < KNOWN_MS {
+            return Ok(());
+        }
+        let contents: Vec<Digest> = named::contents(&source.manifest).chain([source.digest]).collect();
+        let absent = self.present.first_absent(&contents, now).map_err(SourceError::Refused)?;
+        if let Some(place) = absent {
+            return Err(SourceError::Absent { what: source.name_of(contents[place]) });
+        }
+        if let Some(history) = source.manifest.history {
+            let packs = named::packs(&*self.blobs, history).map_err(SourceError::Refused)?;
+            if self.present.first_absent(&packs, now).map_err(SourceError::Refused)?.is_some() {
+                return Err(SourceError::Absent { what: "a pack of the history of git".to_owned() });
+            }
+        }
+        source.whole_at.store(now.0, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The pipeline of this name: paths in the project's folder, with `, ` between them.
@@ -199,6 +231,19 @@ impl Source {
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// What of it has this content, for people.
+    fn name_of(&self, content: Digest) -> String {
+        let is_it = |file: &File| match file {
+            File::Plain { digest, .. } | File::Program { digest, .. } => *digest == content,
+            File::Link { .. } => false,
+        };
+        match self.manifest.files.iter().find(|(_, file)| is_it(file)) {
+            Some((path, _)) => format!("the content of `{path}`"),
+            None if self.manifest.history == Some(content) => "the history of git".to_owned(),
+            None => "the list of files".to_owned(),
+        }
     }
 
     /// The name of the project's own pipeline: the config files it has, and its program.
@@ -297,7 +342,7 @@ fn read(blobs: &dyn Blobs, digest: Digest) -> Result<Source, SourceError> {
     let inside =
         manifest.files.iter().filter_map(|(path, file)| Some((path.strip_prefix(&folder)?.to_owned(), of_kind(file))));
     let inside = inside.collect();
-    Ok(Source { digest, folder, inside, manifest })
+    Ok(Source { digest, folder, inside, manifest, whole_at: AtomicI64::default() })
 }
 
 fn check(manifest: &Manifest) -> Result<(), SourceError> {

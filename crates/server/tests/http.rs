@@ -12,6 +12,8 @@ mod overview;
 mod pages;
 #[path = "http/quarantine.rs"]
 mod quarantine;
+#[path = "http/refusals.rs"]
+mod refusals;
 #[path = "http/schema.rs"]
 mod schema;
 #[path = "http/settings.rs"]

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use graph::{Event, EventKind, Field, FieldKind, Location};
+use graph::{Event, EventKind, Field, FieldKind, Location, Severity};
 use serde_json::Value;
 
-use super::Written;
 use super::check::is_word;
 use super::errors::{self, Faults};
 use super::nodes;
 use super::patterns::Patterns;
 use super::when;
+use super::{Lowered, Written};
 use crate::tree::{Entry, Node, Sources};
 
 /// Which events a pipeline answers to.
@@ -271,6 +271,23 @@ fn field(name: &str, node: &Node, sources: &Sources, faults: &mut Faults) -> Fie
         }
     }
     field
+}
+
+impl Lowered {
+    /// What is wrong with the parameters of the event, for whoever set them, who may have used no flag; `None` if nothing is, or if the pipeline
+    /// is wrong as well.
+    #[must_use]
+    pub fn wrong_params(&self) -> Option<String> {
+        let faults = self.evaluation.diagnostics.iter().filter(|fault| fault.severity == Severity::Error);
+        let told: Option<Vec<String>> = faults
+            .map(|fault| match &*fault.code {
+                "bad-param" => Some(fault.message.clone()),
+                "unknown-param" => Some(format!("{}: {}", fault.message, fault.help)),
+                _ => None,
+            })
+            .collect();
+        told.filter(|told| !told.is_empty()).map(|told| told.join("; "))
+    }
 }
 
 /// The values of parameters for this event: what it brings, typed texts read by the field's type, else the defaults.

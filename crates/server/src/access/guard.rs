@@ -299,6 +299,12 @@ impl Bearer {
         self.grant.until.into_iter().chain(self.genuine.ends).any(|until| until < now)
     }
 
+    /// Names the token as it was presented: another one if it was narrowed further.
+    #[must_use]
+    pub fn presented(&self) -> Digest {
+        store::blob::digest(self.genuine.revocation.join("\n").as_bytes())
+    }
+
     /// What is kept of it.
     pub(super) fn kept(&self) -> KeptPass {
         let until = self.grant.until.into_iter().chain(self.genuine.ends).min();

@@ -32,10 +32,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 pub async fn missing(server: Arc<Server>, call: Call) -> Answered {
     let asked = digests(&call)?;
     let missing = blocking(move || {
-        let mut missing = Vec::new();
+        let (mut missing, now) = (Vec::new(), server.now());
         for digest in asked.digests {
             // What is there is also kept from the collector until it is named by a build.
-            if !server.blobs.renew(digest)? {
+            if !server.sources.present.renew(digest, now)? {
                 missing.push(digest);
             }
         }
@@ -125,6 +125,7 @@ fn keep_parcel(server: &Server, body: &mut Pieces) -> Result<Stored, ParcelError
             return Err(ParcelError::Wrong(format!("a content has at most {BLOB_BYTES_MAX} bytes")));
         }
         keep(server, digest, bytes, body)?;
+        server.sources.present.note(digest, server.now());
         server.figures.blob_bytes_in.add(bytes);
         stored.blobs += 1;
         stored.bytes += bytes;

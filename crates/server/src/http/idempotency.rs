@@ -136,7 +136,8 @@ async fn keyed(
     Ok((Response::from_parts(parts, Body::from(body)), answered))
 }
 
-/// The key under which a call is remembered: that of its sender and of its token.
+/// The key under which a call is remembered: that of its sender and of its token. What a token was answered is no answer to one that was
+/// narrowed from it, which may have no right to it.
 fn key_of(call: &Call) -> Result<Option<String>, Problem> {
     if !call.route.takes_key() {
         return Ok(None);
@@ -147,8 +148,8 @@ fn key_of(call: &Call) -> Result<Option<String>, Problem> {
         return Err(Problem::new(ProblemKind::Invalid, "the idempotency key cannot be used")
             .field(IDEMPOTENCY_KEY, "has to be 1 to 255 visible characters of ASCII"));
     }
-    let token = call.bearer.as_ref().map_or("", |bearer| bearer.token.as_str());
-    Ok(Some(store::blob::digest(&[token.as_bytes(), bytes].join(&0_u8)).to_hex()))
+    let token = call.bearer.as_ref().map_or(Digest([0; 32]), |bearer| bearer.presented());
+    Ok(Some(store::blob::digest(&[&token.0[..], bytes].concat()).to_hex()))
 }
 
 /// What the call asks, whatever its key.

@@ -155,6 +155,7 @@ impl Server {
         let files = self.sources.open(source)?;
         let pipeline = pipeline.map_or_else(|| files.own_pipeline(), Ok)?;
         event.time = self.now();
+        self.sources.check_whole(&files, event.time)?;
         let mut request = BuildRequest { options, client, key, ..BuildRequest::new(event, pipeline) };
         request.origin = Origin { project, source: Some(source), ..Origin::default() };
         request.quarantine = crate::quarantine::in_force(&self.records, &request.origin.project, request.event.time)?;
@@ -174,9 +175,14 @@ impl Server {
             {
                 return Err(RequestError::Params(reason.clone()));
             }
-            let is_changed = request.event.params != lowered.filled;
-            request.event.params.clone_from(&lowered.filled);
-            if !is_changed {
+            if let Some(wrong) = lowered.wrong_params() {
+                return Err(RequestError::Params(wrong));
+            }
+            // Of a pipeline that is wrong they would be filled in by guess: the build fails with what is known of it.
+            let is_changed = !lowered.is_wrong() && request.event.params != lowered.filled;
+            if is_changed {
+                request.event.params.clone_from(&lowered.filled);
+            } else {
                 self.means.lowering.remember(&request, request.event.clone(), lowered.evaluation);
             }
         }
