@@ -6,12 +6,13 @@
 //! over the default. The file may be TOML, YAML, JSON or EDN.
 
 mod reading;
+mod shown;
 mod value;
 
 pub use reading::{Environment, Loaded, SettingFault, SettingsFile, Source, load};
 pub use value::{
     BlobsUrl, Bytes, Choice, Days, Durability, Heartbeat, LogForm, Millis, OnOff, Secret, Setting, Slots, StoreUrl,
-    Texts, WebAddress,
+    Texts, Told, WebAddress,
 };
 
 use std::net::SocketAddr;
@@ -40,6 +41,8 @@ pub struct Key {
     pub about: &'static str,
     /// When a change counts.
     pub reload: Reload,
+    /// Whether a value that is wrong is told.
+    pub told: Told,
     set: fn(&mut Settings, &str) -> Result<(), String>,
     show: fn(&Settings) -> String,
     differs: fn(&Settings, &Settings) -> bool,
@@ -79,6 +82,7 @@ macro_rules! settings {
             default: $default,
             about: $about,
             reload: Reload::$reload,
+            told: <$type as Setting>::TOLD,
             set: |settings, text| {
                 settings.$field = <$type as Setting>::parse(text)?;
                 Ok(())

@@ -7,7 +7,9 @@ use dialects::suggest::{did_you_mean, nearest};
 use dialects::tree::{Node, NodeValue, Notation, Rules, Sources};
 use graph::Diagnostic;
 
-use super::{KEYS, Key, PREFIX, Settings, key};
+use super::{KEYS, Key, PREFIX, Settings, Told, key, shown};
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The variables of a process.
 pub type Environment = BTreeMap<String, OsString>;
@@ -60,7 +62,7 @@ pub struct Loaded {
 pub struct SettingFault {
     /// Each fault.
     pub diagnostics: Vec<Diagnostic>,
-    /// The file, to show its lines.
+    /// The file, to show its lines, without what may be secret.
     pub sources: Sources,
 }
 
@@ -80,7 +82,11 @@ pub fn load(
         let Some(text) = environment.get(&key.variable()) else { continue };
         let taken = text.to_str().ok_or_else(|| "UTF-8".to_owned());
         if let Err(expected) = taken.and_then(|text| loaded.take(key, Source::Environment, text)) {
-            let message = format!("the variable {} holds `{}`: expected {expected}", key.variable(), text.display());
+            let held = match key.told {
+                Told::Whole => format!("`{}`", text.display()),
+                Told::Hidden => "what it cannot".to_owned(),
+            };
+            let message = format!("the variable {} holds {held}: expected {expected}", key.variable());
             fault.diagnostics.push(Diagnostic::error("setting-value", message));
         }
     }
@@ -89,15 +95,40 @@ pub fn load(
         read_file(file, &mut loaded, &mut fault);
     }
     for (name, text) in flags {
-        let expected = match key(name) {
-            Some(key) => loaded.take(key, Source::Flag, text).err().map(|expected| format!("expected {expected}")),
-            None => Some(format!("there is no such setting; {}", did_you_mean(name, &names()))),
+        let Some(key) = key(name) else {
+            let message = format!("{name}: there is no such setting; {}", did_you_mean(name, &names()));
+            fault.diagnostics.push(Diagnostic::error("setting-value", message));
+            continue;
         };
-        if let Some(expected) = expected {
-            fault.diagnostics.push(Diagnostic::error("setting-value", format!("{name}={text}: {expected}")));
+        if let Err(expected) = loaded.take(key, Source::Flag, text) {
+            let given = match key.told {
+                Told::Whole => format!("{name}={text}"),
+                Told::Hidden => name.to_string(),
+            };
+            fault.diagnostics.push(Diagnostic::error("setting-value", format!("{given}: expected {expected}")));
         }
     }
-    if fault.diagnostics.is_empty() { Ok(loaded) } else { Err(Box::new(fault)) }
+    if fault.diagnostics.is_empty() {
+        return Ok(loaded);
+    }
+    if let Some(file) = file {
+        strike_out(file, &mut fault);
+    }
+    Err(Box::new(fault))
+}
+
+/// Takes what may be secret out of the lines that are shown, and out of what is told of them.
+fn strike_out(file: &SettingsFile, fault: &mut SettingFault) {
+    let text = String::from_utf8_lossy(file.text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&file.text)).into_owned();
+    for diagnostic in &mut fault.diagnostics {
+        let Some(at) = &diagnostic.location else { continue };
+        let line = text.lines().nth((at.line as usize).saturating_sub(1)).unwrap_or_default();
+        for words in [&mut diagnostic.message, &mut diagnostic.label, &mut diagnostic.help] {
+            *words = shown::told(words, line);
+        }
+    }
+    fault.sources = Sources::new();
+    fault.sources.add(&file.name, shown::struck_out(&text).into());
 }
 
 impl Loaded {
@@ -314,6 +345,55 @@ mod tests {
             (key.set)(&mut settings, &shown).unwrap_or_else(|error| panic!("{}: {error}", key.name));
             assert_eq!(settings, Settings::default(), "{}", key.name);
         }
+    }
+
+    /// All that is said of a fault, with the lines that it is about.
+    fn reported(fault: &SettingFault) -> String {
+        dialects::report::text(&fault.diagnostics, &fault.sources, dialects::report::Color::Never)
+    }
+
+    #[test]
+    fn no_fault_tells_a_secret() {
+        for (name, text) in [
+            ("a.toml", "[store]\nurl = \"postgres+ssl://ci:Hunter2@db/ropewalk\"\n"),
+            ("a.toml", "store.url = \"host=db password=Hunter2\"\n"),
+            ("a.toml", "[store]\nurl = postgres://ci:Hunter2@db/ropewalk\n"),
+            ("a.toml", "[blobs]\nsecret_access_key = Hunter2\n"),
+            ("a.toml", "[blobs]\nsecret_access_key = \"Hunter2\n"),
+            ("a.toml", "[blobs]\nsecret_access_key \"Hunter2\"\n"),
+            ("a.toml", "[blobs]\nsecret_acces_key = \"Hunter2\"\n"),
+            ("a.toml", "[blob]\nsecret_access_key = \"Hunter2\"\n"),
+            ("a.toml", "[blobs]\nsecret_access_key = \"\"\"\nHunter2\n"),
+            ("a.toml", "[telemetry]\notlp = \"http//token:Hunter2@otlp\"\n"),
+            ("a.toml", "[server]\nurl = \"https://ci.example.com?token=Hunter2\"\n"),
+            ("a.yaml", "blobs:\n  secret_access_key: !Hunter2 x\n"),
+            ("a.yaml", "blobs:\n  secret_access_key: *Hunter2\n"),
+            ("a.yaml", "blobs:\n  secret_access_key Hunter2\n"),
+            ("a.yaml", "store: postgres://ci:Hunter2@db\n"),
+            ("a.json", "{\"store\": {\"url\": \"p://ci:Hunter2@db\"}}"),
+            ("a.json", "{\"store\": {\"url\": Hunter2}}"),
+            ("a.edn", "{:store {:url \"p://ci:Hunter2@db\"}}"),
+        ] {
+            let file = SettingsFile { name: name.to_owned(), text: text.as_bytes().to_vec() };
+            let told = reported(&load(&[], Some(&file), &Environment::new()).expect_err("it is wrong"));
+            assert!(told.contains(name) && !told.contains("Hunter2"), "{text}\n{told}");
+        }
+        for name in ["store.url", "server.url", "telemetry.otlp", "blobs.url", "blobs.endpoint"] {
+            let wrong = "host=127.0.0.1 password=Hunter2";
+            let variable = (&*key(name).expect("a key").variable(), wrong);
+            let by_variable = load(&[], None, &environment(&[variable])).expect_err("it is wrong");
+            let by_flag = load(&[(name, wrong.to_owned())], None, &Environment::new()).expect_err("it is wrong");
+            for told in [reported(&by_variable), reported(&by_flag)] {
+                assert!(told.contains("expected") && !told.contains("Hunter2"), "{told}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_line_of_a_fault_is_shown() {
+        let file = toml("[server]\nlisten = \"here\"\n[store]\nurl = \"p://ann:pw@db\"\n");
+        let told = reported(&load(&[], Some(&file), &Environment::new()).expect_err("it is wrong"));
+        assert!(told.contains("2 | listen = \"here\"") && told.contains("4 | url = \"****"), "{told}");
     }
 
     #[test]

@@ -5,13 +5,23 @@ use std::path::Path;
 
 use axum::http::Uri;
 
-/// What stands for what is not shown.
-const HIDDEN: &str = "(hidden)";
+use super::shown::HIDDEN;
+
+/// Whether a value that is wrong is told together with what is expected instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It is.
+    Whole,
+    /// It may hold a password, and is not.
+    Hidden,
+}
 
 /// A type that a setting may have.
 pub trait Setting: Sized {
     /// What may stand there, for people.
     const TAKES: &'static str;
+    /// Whether a value that is wrong is told.
+    const TOLD: Told = Told::Whole;
 
     /// Reads a value.
     ///
@@ -62,6 +72,7 @@ impl WebAddress {
 
 impl Setting for Option<WebAddress> {
     const TAKES: &'static str = "http://… or https://…, or nothing";
+    const TOLD: Told = Told::Hidden;
 
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
@@ -261,6 +272,7 @@ impl std::fmt::Debug for Secret {
 
 impl Setting for Secret {
     const TAKES: &'static str = "text, never shown whole";
+    const TOLD: Told = Told::Hidden;
 
     fn parse(text: &str) -> Result<Self, String> {
         Ok(Self(text.to_owned()))
@@ -288,6 +300,7 @@ impl std::fmt::Debug for StoreUrl {
 
 impl Setting for StoreUrl {
     const TAKES: &'static str = "sqlite or postgres://…";
+    const TOLD: Told = Told::Hidden;
 
     fn parse(text: &str) -> Result<Self, String> {
         match text == "sqlite" || ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme)) {
@@ -315,6 +328,7 @@ impl BlobsUrl {
 
 impl Setting for BlobsUrl {
     const TAKES: &'static str = "directory, directory:/PATH or s3://…";
+    const TOLD: Told = Told::Hidden;
 
     fn parse(text: &str) -> Result<Self, String> {
         match text == "directory" || ["directory:/", "s3://"].iter().any(|scheme| text.starts_with(scheme)) {
