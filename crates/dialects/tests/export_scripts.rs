@@ -231,3 +231,20 @@ fn gitlab_puts_values_of_axes_in_or_fails() {
         assert_eq!((output.status.code(), said(&output).as_str()), (Some(1), ""), "{job}: {output:?}");
     }
 }
+
+#[test]
+fn what_a_script_cannot_ask_or_say_fails() {
+    let folder = folder("unsaid");
+    program(&folder.join("announce"), "echo announced\n");
+    for system in [System::Gitlab, System::Buildkite] {
+        let run = |lines: &[String]| match system {
+            System::Gitlab => run_gitlab("sh", lines, &folder, &[]),
+            _ => run_buildkite(lines, &folder),
+        };
+        // A step asks how another has ended; and a value is a job's result.
+        for (case, job) in [("results", "publish"), ("stage_may_skip", "announce")] {
+            let output = run(&scripts(case, system)[job]);
+            assert_eq!((output.status.code(), said(&output).as_str()), (Some(1), ""), "{job}: {output:?}");
+        }
+    }
+}

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use graph::shell::quoted;
-use graph::{Accepts, Carries, ConcurrencyMode, Environment, EventKind, FieldKind, RetryOn, Text};
+use graph::{Accepts, Carries, ConcurrencyMode, Ending, Environment, EventKind, FieldKind, RetryOn, Text};
 use serde_json::Value;
 
 use super::shell::{self, Behind, commands, readable, writes_documents};
@@ -111,7 +111,7 @@ fn field(name: &str, field: &graph::Field) -> Yaml {
 
 /// The step that waits for a person; `at_once` is what it depends on where it needs nothing.
 fn block(piece: &Piece, at_once: &Yaml) -> Option<Entries> {
-    let gate = piece.job.gate.as_ref()?;
+    let Some(gate) = &piece.job.gate else { return condition_block(piece, at_once) };
     let mut notes = Vec::new();
     let asked = [&gate.prompt, &piece.job.title].map(|asked| text(asked, &mut notes));
     let asked = asked.into_iter().find(|asked| !asked.is_empty());
@@ -126,6 +126,25 @@ fn block(piece: &Piece, at_once: &Yaml) -> Option<Entries> {
     Some(entries)
 }
 
+/// The step that waits for a person who knows whether a condition holds. Until then the build is not over.
+fn condition_block(piece: &Piece, at_once: &Yaml) -> Option<Entries> {
+    if !asks_person(piece) {
+        return None;
+    }
+    let mut entries = Entries::default();
+    entries.text("block", format!("Does the condition of {} hold?", piece.id));
+    entries.text("key", block_key(piece));
+    entries.text("blocked_state", "running");
+    entries.add("depends_on", depends_on(piece).unwrap_or_else(|| at_once.clone()));
+    Some(entries)
+}
+
+/// Whether a person is asked before it runs: at its gate, or since nothing else can ask its condition.
+fn asks_person(piece: &Piece) -> bool {
+    piece.job.gate.is_some()
+        || piece.job.condition.as_deref().is_some_and(|condition| !shell::holds_for_event(condition))
+}
+
 /// A gate alone has the job's key, so that what needs the job needs the gate.
 fn block_key(piece: &Piece) -> String {
     if piece.job.steps.is_empty() { piece.key.clone() } else { format!("{}-gate", piece.key) }
@@ -136,10 +155,6 @@ fn depends_on(piece: &Piece) -> Option<Yaml> {
     let one = |(key, need): &(String, graph::Need)| match need.accepts {
         // A step that was skipped satisfies it.
         Accepts::SUCCESS | Accepts::BARRIER => Yaml::Text(key.clone()),
-        // Nobody asks the condition, which may be why it waits for any ending.
-        Accepts::FINISHED if piece.job.condition.is_some() && need.carries != Carries::Outputs => {
-            Yaml::Text(key.clone())
-        }
         _ => {
             let mut entry = Entries::default();
             entry.text("step", key.clone());
@@ -166,13 +181,16 @@ fn step(piece: &Piece, plan: &Plan<'_>, at_once: Option<&Yaml>) -> Entries {
     let is_told_apart = axes.is_empty() || label.contains("{{matrix.");
     entries.text("label", if is_told_apart { label } else { format!("{label} {}", axes.join(" ")) });
     entries.text("key", piece.key.clone());
-    if job.gate.is_some() {
+    if asks_person(piece) {
         entries.add("depends_on", Yaml::Flow(vec![block_key(piece)]));
     } else if let Some(depends_on) = depends_on(piece).or_else(|| at_once.cloned()) {
         entries.add("depends_on", depends_on);
     }
     if let Some(condition) = &job.condition {
-        notes.push(format!("It runs only if {condition}; Buildkite cannot ask that once the needs have ended."));
+        notes.push(match shell::holds_for_event(condition) {
+            true => format!("It runs only if {condition}; Buildkite does not ask that."),
+            false => format!("It runs only if {condition}; Buildkite cannot ask that, so a person does."),
+        });
     }
     matrix(piece, &mut entries);
     let mut lines = failures(piece, plan, &mut notes);
@@ -221,6 +239,7 @@ fn step(piece: &Piece, plan: &Plan<'_>, at_once: Option<&Yaml>) -> Entries {
 /// needs it asks the same.
 fn failures(piece: &Piece, plan: &Plan<'_>, notes: &mut Vec<String>) -> Vec<String> {
     let mut failed: BTreeSet<&str> = BTreeSet::new();
+    let mut lines = Vec::new();
     let mut ahead = vec![piece];
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     while let Some(piece) = ahead.pop() {
@@ -232,12 +251,16 @@ fn failures(piece: &Piece, plan: &Plan<'_>, notes: &mut Vec<String>) -> Vec<Stri
                 Accepts::FAILURE => {
                     failed.insert(key);
                 }
+                accepts if !accepts.holds(Ending::Passed) => {
+                    notes
+                        .push(format!("Buildkite cannot ask how Ropewalk wants `{key}` to end: it does nothing here."));
+                    lines.push("exit 0".to_owned());
+                }
                 Accepts::SUCCESS => ahead.extend(plan.jobs.iter().find(|other| other.key == *key)),
                 _ => {}
             }
         }
     }
-    let mut lines = Vec::new();
     for key in failed {
         if plan.jobs.iter().any(|other| other.key == key && !other.axes.is_empty()) {
             notes.push(format!(

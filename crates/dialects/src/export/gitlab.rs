@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use graph::{Accepts, Carries, ConcurrencyMode, Environment, EventKind, RetryOn, Shell, Text};
+use graph::{Accepts, Carries, ConcurrencyMode, Ending, Environment, EventKind, RetryOn, Shell, Text};
 use serde_json::Value;
 
 use super::shell::{self, Behind, commands, writes_documents};
@@ -275,7 +275,12 @@ fn start(reader: &Reader<'_>, entries: &mut Entries, notes: &mut Vec<String>) {
         }
     }
     if let Some(condition) = &job.condition {
-        notes.push(format!("It runs only if {condition}; GitLab cannot ask that once the needs have ended."));
+        notes.push(match shell::holds_for_event(condition) {
+            true => format!("It runs only if {condition}; GitLab does not ask that."),
+            false => {
+                format!("It runs only if {condition}; GitLab cannot ask that, so whoever knows it starts the job.")
+            }
+        });
     }
     for (key, _) in piece.needs.iter().filter(|(_, need)| need.accepts == Accepts::BARRIER) {
         notes.push(format!("It runs also if `{key}` is skipped; GitLab skips it, too."));
@@ -290,7 +295,7 @@ fn start(reader: &Reader<'_>, entries: &mut Entries, notes: &mut Vec<String>) {
             entries.text("when", "manual");
             return entries.word("allow_failure", true);
         }
-        When::Gate => {
+        When::Gate | When::Condition => {
             entries.text("when", "manual");
             if !job.allow_failure {
                 entries.word("allow_failure", false);
@@ -312,6 +317,8 @@ enum When {
     Failure,
     /// If somebody starts it, since GitLab cannot tell when it should; else it does not run.
     Person(&'static str),
+    /// If somebody starts it, since GitLab cannot ask its condition; the pipeline waits for that.
+    Condition,
     /// At its gate.
     Gate,
 }
@@ -322,11 +329,18 @@ fn when(piece: &Piece, plan: &Plan<'_>) -> When {
     // What only brings values along has ended by then, whatever its ending.
     let asking: Vec<&graph::Need> =
         piece.needs.iter().map(|(_, need)| need).filter(|need| need.carries != Carries::Outputs).collect();
-    let n_accepting = |accepts: Accepts| asking.iter().filter(|need| need.accepts == accepts).count();
     let is_one_job = |key: &String| plan.jobs.iter().any(|other| other.key == *key && other.axes.is_empty());
-    if n_accepting(Accepts::FAILURE) > 0 {
+    let asks_results = piece.job.condition.as_deref().is_some_and(|condition| !shell::holds_for_event(condition));
+    if asking.iter().any(|need| !need.accepts.holds(Ending::Passed)) {
         return match piece.needs.as_slice() {
-            [(key, _)] if is_one_job(key) && piece.job.condition.is_none() && piece.job.gate.is_none() => When::Failure,
+            [(key, need)]
+                if need.accepts == Accepts::FAILURE
+                    && is_one_job(key)
+                    && piece.job.condition.is_none()
+                    && piece.job.gate.is_none() =>
+            {
+                When::Failure
+            }
             _ => When::Person(
                 "Ropewalk runs it only if all that it waits for so has failed; GitLab would if any job here has, so it \
                  does not start by itself.",
@@ -336,13 +350,13 @@ fn when(piece: &Piece, plan: &Plan<'_>) -> When {
     if piece.job.gate.is_some() {
         return When::Gate;
     }
-    match n_accepting(Accepts::FINISHED) {
+    if asks_results {
+        return When::Condition;
+    }
+    match asking.iter().filter(|need| need.accepts == Accepts::FINISHED).count() {
         0 => When::Success,
         count if count < asking.len() => When::AllPassed(
             "Its needs ask for different endings; GitLab takes one `when` for all, so here all must have passed.",
-        ),
-        _ if piece.job.condition.is_some() => When::AllPassed(
-            "It waits for any ending; since GitLab cannot ask its condition, all must have passed here.",
         ),
         _ => When::Always,
     }

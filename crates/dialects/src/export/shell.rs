@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use expression::Condition;
 use graph::{Shell, Step, Text};
 
 use super::Piece;
@@ -38,7 +39,7 @@ pub(super) enum Behind {
 pub(super) fn commands(piece: &Piece, behind: Behind, words: &Words<'_>, notes: &mut Vec<String>) -> Vec<String> {
     let job = &piece.job;
     let mut commands = exports(&job.env, words, notes, Only::Templates);
-    let n_steps = job.steps.iter().filter(|step| !never_runs(step)).count();
+    let n_steps = job.steps.iter().filter(|step| left_out(step).is_none()).count();
     let behind = if n_steps == 1 { behind } else { Behind::Commands };
     for step in &job.steps {
         commands.extend(self::step(step, behind, words, notes));
@@ -72,24 +73,54 @@ fn exports(env: &BTreeMap<String, Text>, words: &Words<'_>, notes: &mut Vec<Stri
                 lines.extend(commands.assigned(name));
                 lines.push(format!("export {name}"));
             }
-            None => notes.push(format!("The value of {name} cannot be said here: {}", value.as_written())),
+            None => {
+                notes.push(format!("The value of {name} cannot be said here, so it fails: {}", value.as_written()));
+                lines.push(failing(&format!("the value of {name} cannot be said here")));
+            }
         }
     }
     lines
 }
 
-/// Whether its condition is known not to hold.
-fn never_runs(step: &Step) -> bool {
-    step.condition.as_deref() == Some("false")
+/// Why a step is left out: its condition does not hold, or it does nothing that matters to how the job ends.
+fn left_out(step: &Step) -> Option<String> {
+    let condition = step.condition.as_deref()?;
+    match condition {
+        "false" => Some("does not run for this event; it is left out.".to_owned()),
+        "failure()" | "cancelled()" | "failure() || cancelled()" => {
+            Some("runs once a step has failed; here the script ends there, so it is left out.".to_owned())
+        }
+        _ if step.allow_failure && !holds_for_event(condition) => {
+            Some(format!("may fail, and runs only if {condition}; a script cannot ask that, so it is left out."))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a condition that was not refused for the event holds for it: it asks for nothing that is known only later.
+pub(super) fn holds_for_event(condition: &str) -> bool {
+    let is_known = |context: &str| matches!(context, "event" | "params");
+    !["failure(", "cancelled("].iter().any(|function| condition.contains(function))
+        && Condition::parse(condition)
+            .is_ok_and(|condition| condition.context_paths().iter().all(|path| is_known(&path.context)))
+}
+
+/// A command that fails, saying why.
+fn failing(why: &str) -> String {
+    format!("echo {} >&2; exit 1", graph::shell::quoted(why))
 }
 
 fn step(step: &Step, behind: Behind, words: &Words<'_>, notes: &mut Vec<String>) -> Vec<String> {
     let called = step_name(step);
-    if never_runs(step) {
-        notes.push(format!("The step{called} does not run for this event; it is left out."));
+    if let Some(why) = left_out(step) {
+        notes.push(format!("The step{called} {why}"));
         return Vec::new();
     }
     if let Some(condition) = &step.condition {
+        if !holds_for_event(condition) {
+            notes.push(format!("The step{called} runs only if {condition}; a script cannot ask that, so it fails."));
+            return vec![failing("a condition that only ropewalk can ask: see the comment above the job")];
+        }
         let also_failed = ["always(", "failure(", "cancelled("].iter().any(|function| condition.contains(function));
         notes.push(match also_failed {
             true => format!(
@@ -108,14 +139,14 @@ fn step(step: &Step, behind: Behind, words: &Words<'_>, notes: &mut Vec<String>)
         notes.push(format!("The step{called} has {} s of time.", limit.div_ceil(1000)));
     }
     if let Shell::Program(_) = step.shell {
-        return vec!["echo 'a function of the pipeline: only ropewalk can call it' >&2; exit 1".to_owned()];
+        return vec![failing("a function of the pipeline: only ropewalk can call it")];
     }
     let Some(script) = script(step, words, notes) else {
         notes.push(format!(
             "The step{called} has the value of an axis where nothing can be put in: in quotes, in a document, or in \
              another language. Give it a variable of that value."
         ));
-        return vec!["echo 'the value of an axis cannot be put into this step' >&2; exit 1".to_owned()];
+        return vec![failing("the value of an axis cannot be put into this step")];
     };
     let is_call = is_call(&script);
     let mut before = Vec::new();
@@ -129,7 +160,10 @@ fn step(step: &Step, behind: Behind, words: &Words<'_>, notes: &mut Vec<String>)
                 before.extend(commands.assigned("directory"));
                 before.push("cd \"$directory\"".to_owned());
             }
-            None => notes.push(format!("The folder cannot be said here: {}", directory.as_written())),
+            None => {
+                notes.push(format!("The folder cannot be said here, so it fails: {}", directory.as_written()));
+                before.push(failing("the folder cannot be said here"));
+            }
         }
     }
     before.extend(exports(&step.env, words, notes, Only::All));
