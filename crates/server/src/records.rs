@@ -144,6 +144,9 @@ pub struct WorkerRecord {
     pub last_joined: Timestamp,
     /// Whether people let it take attempts.
     pub intake: Intake,
+    /// The pause during which it was drained: it holds again once the worker has come back. An earlier version forgets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Said>,
     /// Of the token by which it joined last; `None` if an earlier version noted it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pass: Option<KeptPass>,
@@ -163,6 +166,31 @@ pub struct KeptPass {
 
 impl Document for WorkerRecord {
     const KIND: &'static str = "worker";
+}
+
+impl WorkerRecord {
+    /// As people have said. A drain leaves the pause standing that there is.
+    #[must_use]
+    pub fn with_intake(self, intake: Intake) -> Self {
+        let paused = match (&intake, self.intake) {
+            (Intake::Draining(_), Intake::Paused(said)) => Some(said),
+            (Intake::Draining(_), _) => self.paused,
+            (Intake::Open | Intake::Paused(_), _) => None,
+        };
+        Self { intake, paused, ..self }
+    }
+
+    /// A worker that was drained, has left and comes again was meant to come again: to what it was before.
+    #[must_use]
+    pub fn come_again(self) -> Self {
+        match self.intake {
+            Intake::Draining(_) => {
+                let intake = self.paused.map_or(Intake::Open, Intake::Paused);
+                Self { intake, paused: None, ..self }
+            }
+            Intake::Open | Intake::Paused(_) => self,
+        }
+    }
 }
 
 /// Whether people let a worker take new attempts.

@@ -206,6 +206,45 @@ fn a_worker_drains_until_it_has_left_or_is_resumed() {
 }
 
 #[test]
+fn a_pause_holds_beyond_a_drain() {
+    run(async {
+        let site = Site::new();
+        let worker = Worker::join(&site, "w1", []).await;
+        let id = worker.id.clone();
+        let said = |reason: &str| Said { reason: reason.to_owned(), ..Said::default() };
+        let paused = Intake::Paused(said("broken disk"));
+        let set = async |intake: Intake, then| site.server().set_intake(&id, intake, then).await.unwrap();
+        let intake = || site.server().records.read::<WorkerRecord>(&id.to_string()).unwrap().unwrap().0.intake;
+        for then in [Then::StartAnew, Then::Leave] {
+            set(paused.clone(), Then::Leave).await;
+            set(Intake::Draining(said("a release")), then).await;
+            set(Intake::Draining(said("again")), then).await;
+            // Its session was lost: it still drains.
+            Worker::join_again(&site, "w1").await;
+            assert_eq!(intake(), Intake::Draining(said("again")));
+            let mut worker = Worker::join(&site, "w1", []).await;
+            assert_eq!(intake(), paused);
+            let source = manifest(&site, &[(".ropewalk/pipeline.yaml", ONE)]);
+            let submitted = site.server().submit(wanted(source)).await.unwrap();
+            let why = &submitted.unmatched[0].1;
+            assert!(format!("{why:?}").contains("broken disk"), "{why:?}");
+            set(Intake::Open, Then::Leave).await;
+            let start = worker.start().await;
+            worker.finish(&site, &start.spec).await;
+            site.ended(submitted.build).await;
+        }
+        // Resumed, or paused anew, while it drained: that counts.
+        set(paused.clone(), Then::Leave).await;
+        set(Intake::Draining(said("a release")), Then::StartAnew).await;
+        set(Intake::Open, Then::Leave).await;
+        set(Intake::Draining(said("a release")), Then::StartAnew).await;
+        Worker::join(&site, "w1", []).await;
+        assert_eq!(intake(), Intake::Open);
+        site.end().await;
+    });
+}
+
+#[test]
 fn what_is_said_twice_counts_once() {
     run(async {
         let site = Site::new();

@@ -70,15 +70,15 @@ impl Server {
                 let record = record.unwrap_or_else(|| WorkerRecord { first_joined: at, ..WorkerRecord::default() });
                 let Offer { name, pools, labels, version, .. } = joining.clone();
                 let pass = Some(kept.clone());
+                // One that still drains has lost its session only.
+                let record = if is_draining { record } else { record.come_again() };
                 WorkerRecord { key: key.clone(), name, pools, labels, version, last_joined: at, pass, ..record }
             })
         });
         let intake = record.await.map_err(|_| JoinError::Interrupted)??.intake;
-        let was_drained = matches!(intake, Intake::Draining(_));
-        // A worker that was drained, has left and comes again was meant to come again.
-        let intake = if was_drained && !is_draining { self.resumed(&worker).await? } else { intake };
+        let is_drained = matches!(intake, Intake::Draining(_));
         let joined = self.dispatch.join(&worker, offer, leases, intake, (pass, at))?;
-        if is_draining && !was_drained {
+        if is_draining && !is_drained {
             // Somebody said so while it was away.
             self.dispatch.tell(&worker, &ToWorker::Resume);
         }
@@ -133,17 +133,6 @@ impl Server {
         Err(denied)
     }
 
-    async fn resumed(&self, worker: &WorkerId) -> Result<Intake, JoinError> {
-        let (records, id, at) = (self.records.clone(), worker.to_string(), self.now());
-        let change = move || {
-            records.change(&id, at, |record: Option<WorkerRecord>| WorkerRecord {
-                intake: Intake::Open,
-                ..record.unwrap_or_default()
-            })
-        };
-        Ok(blocking(change).await.map_err(|_| JoinError::Interrupted)??.intake)
-    }
-
     /// Pauses, drains or resumes a worker; `then` is what one that is drained does at the end.
     ///
     /// # Errors
@@ -154,10 +143,8 @@ impl Server {
             if records.read::<WorkerRecord>(&id)?.is_none() {
                 return Ok(false);
             }
-            records.change(&id, at, |record: Option<WorkerRecord>| WorkerRecord {
-                intake: said.clone(),
-                ..record.unwrap_or_default()
-            })?;
+            records
+                .change(&id, at, |record: Option<WorkerRecord>| record.unwrap_or_default().with_intake(said.clone()))?;
             Ok::<_, RecordError>(true)
         });
         if !is_known.await?? {
