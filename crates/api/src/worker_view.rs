@@ -37,6 +37,9 @@ pub struct Worker {
     /// When it was last heard of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Time>,
+    /// When it joined last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined: Option<Time>,
     /// The last attempt that failed in its hands by no fault of the job's own, since the server started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<WorkerFault>,

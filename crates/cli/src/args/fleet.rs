@@ -96,7 +96,7 @@ pub struct WorkerChange {
 pub struct WorkerDrain {
     #[command(flatten)]
     pub stop: WorkerStop,
-    /// Wait until it has left.
+    /// Wait until it has left; fails if it is told to stay.
     #[arg(long)]
     pub wait: bool,
 }
@@ -106,7 +106,7 @@ pub struct WorkerDrain {
 pub struct WorkerUpdate {
     #[command(flatten)]
     pub stop: WorkerStop,
-    /// Wait until it works again.
+    /// Wait until it works again; fails if it is told to stay, or is away for two minutes.
     #[arg(long)]
     pub wait: bool,
 }

@@ -1,5 +1,7 @@
 //! `ropewalk workers`: who works for a server, and who shall not for a while.
 
+mod leaving;
+
 use std::time::Duration;
 
 use api::client::Client;
@@ -10,6 +12,8 @@ use crate::args::{Colour, ListForm, Workers, WorkersCommand};
 use crate::columns::{Cell, Columns, Paint, Style};
 use crate::remote::{ask, stop};
 use crate::{exit, output, words};
+
+use leaving::{AWAY_MAX, Leaving, Stands};
 
 /// How often a drain that is waited for is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
@@ -42,15 +46,17 @@ pub fn run(arguments: &Workers, colour: Colour) -> Result<u8, Stop> {
             let reason = worker_view::Stop { reason: drain.stop.reason.clone() };
             ask(async {
                 let id = find(&client, &drain.stop.which.worker).await?;
-                let mut worker = client.worker_drain(&id, &reason).await.map_err(stop)?;
-                while drain.wait && worker.state != WorkerState::Away {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                    worker = client.worker_get(&id).await.map_err(stop)?;
+                let worker = client.worker_drain(&id, &reason).await.map_err(stop)?;
+                let (worker, stands) = waited(&client, worker, drain.wait, Duration::ZERO).await?;
+                let name = &worker.name;
+                match stands {
+                    Stands::Away(_) => Ok(format!("{name} has left\n")),
+                    Stands::Again => Ok(format!("{name} has left, and joined again\n")),
+                    Stands::Leaving => Ok(format!("{name} leaves after {}\n", running(&worker))),
+                    Stands::Stays(why) => Err(stays(format!(
+                        "{name} {why} meanwhile, and does not leave: `ropewalk workers drain {name}` drains it again"
+                    ))),
                 }
-                Ok(match worker.state {
-                    WorkerState::Away => format!("{} has left\n", worker.name),
-                    _ => format!("{} leaves after {}\n", worker.name, words::count(worker.running.len(), "job")),
-                })
             })?
         }
         WorkersCommand::Update(update) => {
@@ -58,16 +64,25 @@ pub fn run(arguments: &Workers, colour: Colour) -> Result<u8, Stop> {
             let reason = worker_view::Stop { reason: update.stop.reason.clone() };
             ask(async {
                 let id = find(&client, &update.stop.which.worker).await?;
-                let mut worker = client.worker_update(&id, &reason).await.map_err(stop)?;
-                while update.wait && worker.state != WorkerState::Ready {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                    worker = client.worker_get(&id).await.map_err(stop)?;
+                let worker = client.worker_update(&id, &reason).await.map_err(stop)?;
+                let (worker, stands) = waited(&client, worker, update.wait, AWAY_MAX).await?;
+                let (name, version) = (&worker.name, &worker.version);
+                match stands {
+                    Stands::Again if worker.state == WorkerState::Paused => {
+                        Ok(format!("{name} is there again, with version {version}, and still paused\n"))
+                    }
+                    Stands::Again => Ok(format!("{name} works again, with version {version}\n")),
+                    Stands::Leaving => Ok(format!("{name} starts anew after {}\n", running(&worker))),
+                    Stands::Away(_) if !update.wait => Ok(format!("{name} starts anew\n")),
+                    Stands::Away(_) => Err(stays(format!(
+                        "{name} left to start anew {} seconds ago and has not joined again: see what it says on its machine, put a program \
+                         that runs in the place of the new one, and start it",
+                        AWAY_MAX.as_secs()
+                    ))),
+                    Stands::Stays(why) => Err(stays(format!(
+                        "{name} {why} meanwhile, and was not updated: `ropewalk workers update {name}` asks for it again"
+                    ))),
                 }
-                let name = &worker.name;
-                Ok(match worker.state {
-                    WorkerState::Ready => format!("{name} works again, with version {}\n", worker.version),
-                    _ => format!("{name} starts anew after {}\n", words::count(worker.running.len(), "job")),
-                })
             })?
         }
         WorkersCommand::Resume(resume) => {
@@ -94,6 +109,33 @@ pub fn run(arguments: &Workers, colour: Colour) -> Result<u8, Stop> {
     };
     output::print(told)?;
     Ok(exit::PASSED)
+}
+
+/// How a worker that was told to leave stands at last; at once if nobody waits. One that is away is waited for until it has been so for `away_max`.
+async fn waited(client: &Client, mut worker: Worker, wait: bool, away_max: Duration) -> Result<(Worker, Stands), Stop> {
+    let (begun, mut leaving) = (tokio::time::Instant::now(), Leaving::default());
+    loop {
+        let stands = leaving.look(&worker, begun.elapsed());
+        let is_over = match &stands {
+            Stands::Leaving => false,
+            Stands::Away(time) => *time >= away_max,
+            Stands::Again | Stands::Stays(_) => true,
+        };
+        if is_over || !wait {
+            return Ok((worker, stands));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+        worker = client.worker_get(&worker.id).await.map_err(stop)?;
+    }
+}
+
+/// What was waited for does not come.
+fn stays(message: String) -> Stop {
+    Stop { code: exit::FAILED, message, said: None }
+}
+
+fn running(worker: &Worker) -> String {
+    words::count(worker.running.len(), "job")
 }
 
 /// The id of the one worker that is meant.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::installation::{Site, Worker};
 use crate::process::{Process, Reader, appears};
@@ -144,4 +144,29 @@ fn a_pool_that_nobody_knows_is_held_only_if_it_is_to_be_new() {
     check(&["hold", "linux", "--reason", "a new kernel"], 0, replaced);
     check(&["release", "linux"], 0, "jobs start in linux again: it was held by a: a new kernel");
     check(&["release", "linux"], 0, "jobs start in linux: nobody held it");
+}
+
+#[test]
+fn whoever_waits_for_a_worker_that_stays_after_all_hears_so() {
+    let (site, mark) = site();
+    let (_server, mut worker, (mut watching, _shown)) = begun(&site, &mark);
+    let workers = |arguments: &[&str]| {
+        let mut command = site.command(&["workers"]);
+        command.args(arguments).args(["--server", &site.url(), "--token"]).arg(site.path("admin.token"));
+        command
+    };
+    for (order, other, told) in [
+        ("drain", "resume", "w1 was resumed meanwhile, and does not leave"),
+        ("update", "pause", "meanwhile, and was not updated"),
+    ] {
+        let mut waiting = workers(&[order, "w1", "--wait"]);
+        let mut waiting = Process(waiting.stderr(Stdio::piped()).spawn().expect("ropewalk starts"));
+        worker.said.until("finishing what runs, then");
+        assert!(workers(&[other, "w1", "--reason", "not yet"]).status().expect("ropewalk starts").success());
+        let mut said = Reader::new(waiting.0.stderr.take().expect("a pipe"));
+        said.until(told);
+        assert_eq!(waiting.ended(), Some(1));
+    }
+    go_on(&mark);
+    assert_eq!(watching.ended(), Some(0));
 }

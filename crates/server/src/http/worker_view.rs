@@ -103,6 +103,7 @@ fn shown(id: String, record: &WorkerRecord, session: Option<&SessionView>, runni
         memory_bytes: offer.map_or(0, |offer| offer.resources.memory_bytes),
         version: record.version.clone(),
         seen: Some(session.map_or(record.last_joined, |session| session.heard).into()),
+        joined: Some(record.last_joined.into()),
         fault: None,
         running,
     }
