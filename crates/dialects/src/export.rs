@@ -26,6 +26,7 @@ use graph::{
 };
 use serde_json::Value;
 
+use crate::native::when::spoken;
 use crate::native::{Lowered, Triggers};
 
 /// A system whose configuration can be written.
@@ -45,13 +46,24 @@ pub fn export(lowered: &Lowered, system: System) -> String {
     let graph = &lowered.evaluation.graph;
     match system {
         System::Github => {
-            let mut plan = plan(lowered, graph);
+            let mut plan = plan(lowered, graph, Conditions::Asked);
             github::fill_inputs(&mut plan);
             github::write(&plan)
         }
-        System::Gitlab => gitlab::write(&plan(lowered, &for_this_event(graph, &lowered.event))),
-        System::Buildkite => buildkite::write(&plan(lowered, &for_this_event(graph, &lowered.event))),
+        System::Gitlab => gitlab::write(&plan(lowered, &for_this_event(graph, &lowered.event), Conditions::Noted)),
+        System::Buildkite => {
+            buildkite::write(&plan(lowered, &for_this_event(graph, &lowered.event), Conditions::Noted))
+        }
     }
+}
+
+/// What becomes of what a job asks before it runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Conditions {
+    /// The system asks it, of every event and of every need.
+    Asked,
+    /// Sentences say it; of needs the system knows what is written, and has one `when` for all.
+    Noted,
 }
 
 /// The graph with `false` in the place of those conditions of steps that do not hold for the event: for systems that do not
@@ -107,6 +119,8 @@ struct Piece {
     needs: Vec<(String, Need)>,
     /// Whether it needs, too, what is not written: jobs that do not run for the event, or are still to come.
     needs_unwritten: bool,
+    /// Its `when`, if the system asks it ([`Conditions::Asked`]).
+    when: Option<graph::Condition>,
     /// What could not be carried whatever the system.
     notes: Vec<String>,
 }
@@ -283,7 +297,7 @@ fn concurrency_note(concurrency: &Concurrency) -> &'static str {
     }
 }
 
-fn plan<'a>(lowered: &'a Lowered, graph: &Graph) -> Plan<'a> {
+fn plan<'a>(lowered: &'a Lowered, graph: &Graph, conditions: Conditions) -> Plan<'a> {
     let skipped = skipped(graph);
     let mut remarks: Vec<String> =
         skipped.iter().map(|(name, why)| format!("`{name}` does not run for this event: {why}.")).collect();
@@ -319,6 +333,7 @@ fn plan<'a>(lowered: &'a Lowered, graph: &Graph) -> Plan<'a> {
                 excluded: joined.excluded,
                 needs: Vec::new(),
                 needs_unwritten: false,
+                when: None,
                 notes: Vec::new(),
             });
             continue;
@@ -342,10 +357,20 @@ fn plan<'a>(lowered: &'a Lowered, graph: &Graph) -> Plan<'a> {
             excluded: Vec::new(),
             needs: Vec::new(),
             needs_unwritten: false,
+            when: None,
             notes,
         });
     }
-    let may_skip = may_skip(graph, &skipped);
+    let whens: BTreeMap<&str, &graph::Condition> =
+        lowered.conditions.iter().map(|(id, when)| (id.as_str(), when)).collect();
+    // Legs have the condition of their id.
+    let when_of = |name: &str| {
+        let mut ends = name.match_indices('/').map(|(end, _)| end).chain([name.len()]);
+        ends.find_map(|end| whens.get(&name[..end]).copied())
+    };
+    let may_skip = may_skip(graph, &skipped, |name, job| {
+        job.condition.is_some() || conditions == Conditions::Asked && when_of(name.as_str()).is_some()
+    });
     let surely_runs = |name: &JobName| keys.contains_key(name) && !may_skip.contains(name);
     for piece in &mut jobs {
         if piece.is_function() {
@@ -357,7 +382,12 @@ fn plan<'a>(lowered: &'a Lowered, graph: &Graph) -> Plan<'a> {
             match keys.get(&need.job) {
                 Some(key) => {
                     let known = needs.entry(key.clone()).or_insert_with(|| need.clone());
-                    known.accepts = both(known.accepts, need.accepts);
+                    known.accepts = match both(known.accepts, need.accepts) {
+                        // The failure of a job before a barrier, which nothing passes then.
+                        None if conditions == Conditions::Noted && known.accepts == Accepts::BARRIER => need.accepts,
+                        None if conditions == Conditions::Noted => known.accepts,
+                        both => both.unwrap_or(Accepts::of(&[])),
+                    };
                     known.carries = known.carries.max(need.carries);
                     known.optional &= need.optional;
                 }
@@ -384,12 +414,12 @@ fn plan<'a>(lowered: &'a Lowered, graph: &Graph) -> Plan<'a> {
         piece.needs = needs.into_iter().collect();
         piece.needs.sort_by_key(|(key, _)| order.get(key.as_str()).copied());
         texts::rename_variables(&mut piece.job);
-        let id = piece.id.as_str();
-        let whole = |condition: &&(JobName, String)| {
-            condition.0.as_str() == id || id.strip_prefix(condition.0.as_str()).is_some_and(|leg| leg.starts_with('/'))
-        };
-        if let Some((_, condition)) = lowered.conditions.iter().find(whole) {
-            piece.notes.push(format!("Ropewalk runs it only for {condition}; here it runs every time."));
+        match (when_of(&piece.id), conditions) {
+            (Some(when), Conditions::Asked) => piece.when = Some(when.clone()),
+            (Some(when), Conditions::Noted) => {
+                piece.notes.push(format!("Ropewalk runs it only for {}; here it runs every time.", spoken(when)));
+            }
+            (None, _) => {}
         }
     }
     let env = common_env(&mut jobs);
@@ -405,9 +435,13 @@ fn plan<'a>(lowered: &'a Lowered, graph: &Graph) -> Plan<'a> {
     }
 }
 
-/// The jobs, barriers among them, that may be skipped, or come behind one that may be, without any failure: a condition waits for
-/// results.
-fn may_skip<'g>(graph: &'g Graph, skipped: &BTreeMap<&JobName, String>) -> BTreeSet<&'g JobName> {
+/// The jobs, barriers among them, that may be skipped without any failure, or come behind one that may be: those with a condition
+/// that the system asks.
+fn may_skip<'g>(
+    graph: &'g Graph,
+    skipped: &BTreeMap<&JobName, String>,
+    is_asked: impl Fn(&JobName, &Job) -> bool,
+) -> BTreeSet<&'g JobName> {
     let mut may_skip: BTreeSet<&JobName> = BTreeSet::new();
     // Needs come first in a pipeline's text or not; so until nothing new is found.
     loop {
@@ -415,7 +449,7 @@ fn may_skip<'g>(graph: &'g Graph, skipped: &BTreeMap<&JobName, String>) -> BTree
         for (name, job) in graph.jobs.iter().filter(|(name, _)| !skipped.contains_key(name)) {
             let by_need =
                 || job.needs.iter().any(|need| may_skip.contains(&need.job) || need.accepts == Accepts::FAILURE);
-            if job.condition.is_some() || by_need() {
+            if is_asked(name, job) || by_need() {
                 may_skip.insert(name);
             }
         }
@@ -425,9 +459,10 @@ fn may_skip<'g>(graph: &'g Graph, skipped: &BTreeMap<&JobName, String>) -> BTree
     }
 }
 
-/// The endings that both accept.
-fn both(left: Accepts, right: Accepts) -> Accepts {
-    Accepts::of(&left.endings().filter(|ending| right.holds(*ending)).collect::<Vec<_>>())
+/// The endings that both accept, if there are any.
+fn both(left: Accepts, right: Accepts) -> Option<Accepts> {
+    let endings: Vec<Ending> = left.endings().filter(|ending| right.holds(*ending)).collect();
+    (!endings.is_empty()).then(|| Accepts::of(&endings))
 }
 
 /// Takes out of all jobs what all have.

@@ -33,12 +33,14 @@ pub(crate) mod spelled;
 mod steps;
 mod texts;
 mod triggers;
-mod when;
+pub(crate) mod when;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use expression::Value as ExpressionValue;
-use graph::{Diagnostic, Digest, Evaluation, Event, Field, Graph, Hole, JobName, Known, Question, Severity, Status};
+use graph::{
+    Condition, Diagnostic, Digest, Evaluation, Event, Field, Graph, Hole, JobName, Known, Question, Severity, Status,
+};
 use serde_json::Value;
 
 pub use placed::JobPlaces;
@@ -107,8 +109,8 @@ pub struct Lowered {
     pub filled: BTreeMap<String, Value>,
     /// Where its jobs were written.
     pub places: JobPlaces,
-    /// The `when` of jobs for which it holds or cannot be known, for people, by the id under which each was written.
-    pub conditions: Vec<(JobName, String)>,
+    /// The `when` of jobs for which it holds or cannot be known, by the id under which each was written.
+    pub conditions: Vec<(JobName, Condition)>,
 }
 
 impl Lowered {

@@ -1,6 +1,7 @@
 //! GitHub Actions: one workflow. Source of words: docs.github.com/actions/reference/workflow-syntax-for-github-actions.
 
 mod conditions;
+mod when;
 mod words;
 
 use std::collections::BTreeMap;
@@ -57,26 +58,32 @@ pub(super) fn write(plan: &Plan<'_>) -> String {
 /// default beside it, or the job a note.
 pub(super) fn fill_inputs(plan: &mut Plan<'_>) {
     let by_other = plan.starts_otherwise();
-    let params = plan.params;
-    for piece in &mut plan.jobs {
+    let mut jobs = std::mem::take(&mut plan.jobs);
+    for piece in &mut jobs {
         let read = super::read_params(&piece.job);
         if read.is_empty() {
             continue;
         }
-        let default_of = |name: &str| params.get(name).and_then(|field| field.default.as_ref());
-        for name in read.iter().filter(|name| by_other && default_of(name).is_none()) {
+        let has_default = |name: &str| plan.params.get(name).is_some_and(|field| field.default.is_some());
+        for name in read.iter().filter(|name| by_other && !has_default(name)) {
             piece.notes.push(format!("Only a start by hand fills in inputs.{name}; on other events it is empty."));
         }
-        let input = |name: &str| match default_of(name).filter(|_| by_other) {
-            Some(default) => or_default(name, default),
-            None => format!("inputs.{name}"),
-        };
         // A job always serializes to JSON, and comes back.
         let mut value = serde_json::to_value(&piece.job).unwrap_or_default();
-        with_inputs(&mut value, "", &input);
+        with_inputs(&mut value, "", &|name: &str| input(plan, name));
         if let Ok(job) = serde_json::from_value(value) {
             piece.job = job;
         }
+    }
+    plan.jobs = jobs;
+}
+
+/// A parameter as GitHub reads it, with its default beside it if something else than a person may start the workflow.
+fn input(plan: &Plan<'_>, name: &str) -> String {
+    let default = plan.params.get(name).and_then(|field| field.default.as_ref());
+    match default.filter(|_| plan.starts_otherwise()) {
+        Some(default) => or_default(name, default),
+        None => format!("inputs.{name}"),
     }
 }
 

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use expression::Value as ExpressionValue;
 use graph::validate::{self, JOBS_MAX};
 use graph::{
-    Accepts, Carries, Field, Gate, Graph, Hole, Job, JobName, Known, Location, Need, Question, SkipReason, Text,
+    Accepts, Carries, Condition, Field, Gate, Graph, Hole, Job, JobName, Known, Location, Need, Question, SkipReason,
+    Text,
 };
 use serde_json::Value;
 
@@ -62,7 +63,7 @@ pub(crate) struct Woven {
     /// Where each job was written.
     pub places: JobPlaces,
     /// See [`super::Lowered::conditions`].
-    pub conditions: Vec<(JobName, String)>,
+    pub conditions: Vec<(JobName, Condition)>,
 }
 
 /// A job with its shape and the names of its legs.

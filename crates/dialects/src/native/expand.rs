@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use expression::{Contexts, Template, Value as ExpressionValue};
-use graph::{JobName, Known, NeedResult, Outcome, Question, SkipReason};
+use graph::{Condition, JobName, Known, NeedResult, Outcome, Question, SkipReason};
 use serde_json::Value;
 
 use super::check::place_in;
@@ -30,8 +30,8 @@ pub(crate) enum Shape {
 pub(crate) struct Expansion {
     pub shape: Shape,
     pub skip: Option<SkipReason>,
-    /// The `when` that holds or cannot be known, for people.
-    pub holds: Option<String>,
+    /// The `when` that holds or cannot be known.
+    pub holds: Option<Condition>,
     /// How many places in the order of jobs it takes: the legs of a matrix that the file itself holds, else one. It is the
     /// same whatever is known, so that an answer never changes the place of a job that has begun.
     pub n_places: usize,
@@ -85,7 +85,7 @@ pub(crate) fn expand(
         let condition = when::condition(node);
         let mut open = Vec::new();
         match when::decide(&condition, given.known, given.params, patterns, &mut open) {
-            Truth::Holds | Truth::Unknown => holds = Some(when::spoken(&condition)),
+            Truth::Holds | Truth::Unknown => holds = Some(condition),
             Truth::Fails => skip = Some(SkipReason::Condition { text: when::spoken(&condition) }),
             Truth::Open => {
                 questions.append(&mut open);

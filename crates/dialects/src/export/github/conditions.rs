@@ -11,15 +11,17 @@ use std::collections::BTreeSet;
 use expression::Condition;
 use graph::{Accepts, Carries, Ending, Need, Step};
 
+use super::when;
 use super::words::{Place, Reader};
 use crate::export::yaml::Yaml;
 use crate::export::{Piece, Plan};
+use crate::native::when::spoken;
 
 /// A job's `if`: by the endings that its needs accept, and its own condition.
 pub(super) fn of_job(reader: Reader<'_>, notes: &mut Vec<String>) -> Option<Yaml> {
     let piece = reader.piece;
     let condition = piece.job.condition.as_deref();
-    let own = match condition.map(|written| (written, reader.expression(written, Place::Job))) {
+    let mut own = match condition.map(|written| (written, reader.expression(written, Place::Job))) {
         None => None,
         Some((_, Ok(words))) => Some(words),
         Some((written, Err(missing))) => {
@@ -27,6 +29,19 @@ pub(super) fn of_job(reader: Reader<'_>, notes: &mut Vec<String>) -> Option<Yaml
             return Some(never());
         }
     };
+    if let Some(when) = &piece.when {
+        match when::expression(when, reader) {
+            Ok(Some(words)) => own = Some(own.map_or_else(|| words.clone(), |own| format!("{words} && ({own})"))),
+            Ok(None) => {}
+            Err(missing) => {
+                notes.push(cannot_ask("job", &spoken(when), &missing));
+                return Some(never());
+            }
+        }
+        if when::asks_changes(when) {
+            notes.push(format!("Ropewalk runs it only for {}; here it runs whatever changed.", spoken(when)));
+        }
+    }
     let parsed = condition.and_then(|written| Condition::parse(written).ok());
     let mut parts = Vec::new();
     if piece.job.cleanup {

@@ -201,7 +201,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Whether GitHub starts it for events of this kind.
-    fn starts_for(self, kind: EventKind) -> bool {
+    pub(super) fn starts_for(self, kind: EventKind) -> bool {
         match &self.plan.triggers {
             Triggers::Everything => {
                 matches!(kind, EventKind::Push | EventKind::Tag | EventKind::PullRequest | EventKind::Manual)
@@ -216,7 +216,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The branch; the empty text for a tag.
-    fn branch(self) -> String {
+    pub(super) fn branch(self) -> String {
         if self.starts_only(&[EventKind::Push, EventKind::Schedule, EventKind::Api]) {
             return "github.ref_name".to_owned();
         }
@@ -225,7 +225,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The tag; the empty text for anything else.
-    fn tag(self) -> String {
+    pub(super) fn tag(self) -> String {
         if self.starts_only(&[EventKind::Tag]) {
             return "github.ref_name".to_owned();
         }
@@ -240,7 +240,7 @@ impl<'a> Reader<'a> {
     }
 
     /// What is compared, and with which word, where Ropewalk's kind of event is compared with this one.
-    fn compared_kind(self, word: &str) -> Option<(String, &'static str)> {
+    pub(super) fn compared_kind(self, word: &str) -> Option<(String, &'static str)> {
         let name = || "github.event_name".to_owned();
         let is_named = |kind: EventKind| kind.name() == word;
         let kind = EventKind::ALL.into_iter().find(|kind| is_named(*kind)).filter(|_| self.has_own_kinds())?;
