@@ -59,6 +59,7 @@ const CONTRACT: &[(&str, fn())] = &[
     ("builds::reports_and_tests_are_found_again", builds::reports_and_tests_are_found_again),
     ("builds::the_graph_is_the_last_one_evaluated", builds::the_graph_is_the_last_one_evaluated),
     ("builds::builds_are_listed_newest_first_page_by_page", builds::builds_are_listed_newest_first_page_by_page),
+    ("builds::barriers_count_as_no_jobs", builds::barriers_count_as_no_jobs),
     ("builds::gates_open_and_are_answered_once", builds::gates_open_and_are_answered_once),
     (
         "builds::the_usual_duration_is_the_median_of_the_last_ten_that_passed",
