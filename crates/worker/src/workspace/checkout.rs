@@ -12,6 +12,7 @@ use graph::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::WorkspaceError;
+use crate::files::is_of_git;
 use crate::git::{self, GitError};
 use crate::path_text;
 use crate::repository::git_directory;
@@ -122,11 +123,6 @@ impl Status {
         self.gone.iter().collect::<BTreeSet<_>>().into_iter().for_each(|path| part(path.as_os_str().as_bytes()));
         Some(Digest(*hasher.finalize().as_bytes()))
     }
-}
-
-/// Whether a path is a `.git` or lies in one.
-pub fn is_of_git(path: &Path) -> bool {
-    path.components().any(|component| component.as_os_str() == ".git")
 }
 
 fn told_commit(line: &[u8]) -> Option<String> {

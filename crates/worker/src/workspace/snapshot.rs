@@ -16,11 +16,12 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::checkout::{self, Checkout, Tracked, is_of_git};
+use super::checkout::{self, Checkout, Tracked};
 use super::layer::{self, Made, Whiteouts};
 use super::look::Seen;
 use super::watch::{Changes, Moment, Touched, Watch};
 use super::{WorkspaceError, read_json, write_json};
+use crate::files::is_of_git;
 use crate::git::GitError;
 use crate::keeper::Right;
 use crate::path_text;
