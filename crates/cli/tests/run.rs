@@ -286,6 +286,30 @@ fn a_failure_is_compared_with_the_run_before() {
 }
 
 #[test]
+fn a_plan_knows_what_would_grow_after_a_job_that_does_not_run() {
+    let check = |when: &str, given: &[&str], expected: &str| {
+        let repository = Repository::new(&format!(
+            "jobs:\n  build: {{ run: 'true' }}\n  \
+             list: {{ needs: [build], {when} outputs: [legs], run: 'true' }}\n  \
+             work: {{ needs: [list], matrix: {{ leg: '${{{{ fromJSON(needs.list.outputs.legs) }}}}' }}, outputs: [x], run: 'true' }}\n  \
+             again: {{ needs: [work], matrix: {{ leg: '${{{{ fromJSON(needs.work.outputs.x) }}}}' }}, run: 'true' }}\n  \
+             end: {{ needs: [{{ job: again, on: finished }}], run: 'true' }}\n",
+        ));
+        let text = repository.check(&[&["plan"], given].concat(), 0);
+        assert_eq!(text.split_once('\n').expect("lines").1, expected);
+    };
+    let below = |of_build: &str, of_list: &str| {
+        format!(
+            "└─ build{of_build}\n   └─ list  (skipped: {of_list})\n      └─ work  (skipped: `list` did not end as needed)\n         \
+             └─ again  (skipped: `work` did not end as needed)\n            └─ end\n"
+        )
+    };
+    check("when: { tag: 'v.*' },", &[], &below("", "`tag v.*` does not hold"));
+    check("", &["--given", "build=failed"], &below("  (given: failed)", "`build` did not end as needed"));
+    check("", &[], "├─ build\n│  └─ list\n└─ end  (after again)\n… again grows after list\n… work grows after list\n");
+}
+
+#[test]
 fn nothing_changed_is_told_at_once_and_recorded() {
     let repository = Repository::new(
         "jobs:\n  a: { inputs: [file.txt], run: cat file.txt }\n  b: { inputs: ['*.txt'], run: cat file.txt }\n",

@@ -46,12 +46,9 @@ pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, St
         known.answers.insert(Question::ChangedFiles, Answer::Files(files));
     }
     let first = pipeline.lower(&Known::of(known.event.clone()));
-    let settled = settle(&pipeline, &mut known, &mut given, project);
+    let Planned { settled, graph, told } = planned(&pipeline, &mut known, &mut given, project);
     pipeline.check_grown(&first, &settled, colour)?;
-    let mut graph = settled.evaluation.graph.clone();
-    refuse_strangers(&given, &graph)?;
-    decide(&mut graph, &known, &settled.evaluation.questions);
-    let told = outcomes_of(&known, &graph);
+    refuse_strangers(&given, &settled.evaluation.graph)?;
     match arguments.output {
         GraphForm::Tree => output::print(drawing::tree::draw(&graph, &words_of(&told)))?,
         GraphForm::Json => output::print_parts(canonical::graph_parts(&graph).chain(["\n".to_owned()]))?,
@@ -62,6 +59,49 @@ pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, St
         let _ = writeln!(std::io::stderr(), "note: {note}");
     }
     Ok(exit::PASSED)
+}
+
+/// What is known before anything runs.
+struct Planned {
+    settled: Rc<Lowered>,
+    /// The graph, with the jobs marked that do not run.
+    graph: Graph,
+    /// The given outcomes, by job.
+    told: BTreeMap<JobName, Outcome>,
+}
+
+/// Evaluates and decides until nothing more follows: of jobs that do not run it is known what others that wait to grow ask for.
+fn planned(
+    pipeline: &Pipeline,
+    known: &mut Known,
+    given: &mut BTreeMap<JobName, Outcome>,
+    project: &Project,
+) -> Planned {
+    let mut followed: BTreeSet<JobName> = BTreeSet::new();
+    let mut evaluations_left = EVALUATIONS_MAX;
+    loop {
+        let settled = settle(pipeline, known, given, project);
+        let mut graph = settled.evaluation.graph.clone();
+        let mut told = outcomes_of(known, &graph);
+        told.retain(|job, _| !followed.contains(job));
+        let open = settled.evaluation.questions.iter().filter(|question| !known.answers.contains_key(question));
+        let open: BTreeSet<Question> = open.cloned().collect();
+        decide(&mut graph, known, &told, open.clone());
+        let answers_known = known.answers.len();
+        for question in open {
+            let Question::Outcome(name) = &question else { continue };
+            let skips = legs(&graph.jobs, name).map(|(_, job)| job.skip.clone()).collect::<Option<Vec<_>>>();
+            if let Some(reason) = skips.and_then(|skips| skips.into_iter().next()) {
+                let jobs = legs(&graph.jobs, name).map(|(job, _)| job);
+                followed.extend(jobs.filter(|job| !told.contains_key(*job)).cloned());
+                known.answers.insert(question, Answer::Outcome(Outcome::Skipped(reason)));
+            }
+        }
+        evaluations_left -= 1;
+        if known.answers.len() == answers_known || evaluations_left == 0 {
+            return Planned { settled, graph, told };
+        }
+    }
 }
 
 /// Refuses results of jobs that are not in the graph, and nowhere where others grow.
@@ -166,14 +206,14 @@ fn legs<'g>(jobs: &'g Jobs, name: &JobName) -> impl Iterator<Item = (&'g JobName
 }
 
 /// Marks the jobs that do not run because of those that are skipped, and of given results. The engine says which: what `plan` shows
-/// is what `run` would do.
-fn decide(graph: &mut Graph, known: &Known, questions: &BTreeSet<Question>) {
-    let given: BTreeMap<_, _> = outcomes_of(known, graph)
-        .into_iter()
+/// is what `run` would do. `open` are the questions that have no answer.
+fn decide(graph: &mut Graph, known: &Known, told: &BTreeMap<JobName, Outcome>, open: BTreeSet<Question>) {
+    let given: BTreeMap<_, _> = told
+        .iter()
         .map(|(job, outcome)| {
             let artifacts = BTreeMap::new();
             let from = Reused { build: BuildId(0), attempt: AttemptNumber(0), job: job.clone(), artifacts };
-            (job, (from, outcome))
+            (job.clone(), (from, outcome.clone()))
         })
         .collect();
     let skipped = graph.jobs.iter().filter_map(|(job, it)| Some((job.clone(), Outcome::Skipped(it.skip.clone()?))));
@@ -182,7 +222,6 @@ fn decide(graph: &mut Graph, known: &Known, questions: &BTreeSet<Question>) {
     let build = BuildId(1);
     let request = BuildRequest { given, ..BuildRequest::new(known.event.clone(), String::new()) };
     // What is still to grow waits for answers that nobody gives; what needs it waits with it.
-    let open = questions.iter().filter(|question| !known.answers.contains_key(question)).cloned().collect();
     let evaluation = Evaluation { graph: graph.clone(), questions: open, ..Evaluation::default() };
     let mut engine = Engine::new();
     let now = known.event.time;
