@@ -108,6 +108,13 @@ pub fn triggered_hooks(reply: &Reply, files: &[SourceFile], event: &Event) -> Ve
     native::triggered_hooks(&roots, &reply.hooks_on(), event)
 }
 
+/// Whether the config files beside a program answer to the event by their `on`; without one to all events but commands.
+#[must_use]
+pub fn files_answer(files: &[SourceFile], event: &Event) -> bool {
+    let (_, roots) = native::read(files, &mut native::Faults::default());
+    !native::triggered_hooks(&roots, &[None], event).is_empty()
+}
+
 /// Lowers the reply of a program together with the config files beside it.
 ///
 /// `sources` are texts of the program's files under the names that the reply has for them ([`Reply::files`]); places in

@@ -68,8 +68,8 @@ pub fn thrice(program: &Program, files: &[SourceFile], event: Event) -> Result<[
     Ok([first, second, program.ask(&request)?])
 }
 
-/// Events that between them start every hook that some made-up event starts, each with the hooks it starts; hooks that
-/// need a name nobody can guess are tried for a push.
+/// Events that between them start every hook, and the files, that some made-up event starts, each with the hooks it starts; hooks
+/// that need a name nobody can guess are tried for a push.
 fn trials(reply: &Reply, files: &[SourceFile]) -> Vec<(Event, Vec<usize>)> {
     let names: Vec<String> = reply.hooks().map(str::to_owned).collect();
     let mut events: Vec<Event> =
@@ -77,9 +77,12 @@ fn trials(reply: &Reply, files: &[SourceFile]) -> Vec<(Event, Vec<usize>)> {
     events.extend(names.iter().map(|name| Event { command: Some(name.clone()), ..Event::new(EventKind::Command) }));
     let mut trials = Vec::new();
     let mut tried = vec![false; names.len()];
+    let mut are_files_tried = files.is_empty();
     for event in events {
         let hooks = program::triggered_hooks(reply, files, &event);
-        if hooks.iter().any(|hook| !tried[*hook]) {
+        let are_files_new = !are_files_tried && program::files_answer(files, &event);
+        if are_files_new || hooks.iter().any(|hook| !tried[*hook]) {
+            are_files_tried |= are_files_new;
             hooks.iter().for_each(|hook| tried[*hook] = true);
             trials.push((event, hooks));
         }
@@ -184,5 +187,33 @@ impl Program {
             if is_small { std::fs::read_to_string(path).ok() } else { None }
         };
         texts.entry(name.to_owned()).or_insert_with(read).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dialects::native::SourceFile;
+    use dialects::program;
+
+    use super::trials;
+
+    #[test]
+    fn hooks_and_files_are_tried_by_an_event_that_starts_them() {
+        let check = |on: &str, expected: &[(&str, &[usize])]| {
+            let reply = r#"{"protocol": 1, "sdk": "0.1.0", "files": ["a.rs"], "document": {}, "hooks": [
+                {"name": "ci", "@": [0, 1, 1], "on": {"push": {}}},
+                {"name": "guess", "@": [0, 2, 1], "on": {"tag": {"names": ["x"]}}}]}"#;
+            let reply = program::read(reply).expect("a reply");
+            let files: Vec<SourceFile> =
+                [on].into_iter().filter(|on| !on.is_empty()).map(|on| SourceFile::new("pipeline.yaml", on)).collect();
+            let trials = trials(&reply, &files);
+            let tried: Vec<_> = trials.iter().map(|(event, hooks)| (event.kind.name(), hooks.as_slice())).collect();
+            assert_eq!(tried, expected, "{on}");
+        };
+        check("", &[("push", &[0]), ("push", &[1])]);
+        check("on: push", &[("push", &[0]), ("push", &[1])]);
+        check("jobs: {}", &[("push", &[0]), ("push", &[1])]);
+        check("on: [tag, schedule]", &[("push", &[0]), ("tag", &[]), ("push", &[1])]);
+        check("on: []", &[("push", &[0]), ("push", &[1])]);
     }
 }
