@@ -86,12 +86,27 @@ fn nearest<'a>(directory: &'a Path, name: &str) -> Option<&'a Path> {
 /// # Errors
 /// A sentence, if there is no home.
 pub fn data_home() -> Result<PathBuf, String> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("ROPEWALK_DATA")
-        .or_else(|| set("XDG_DATA_HOME").map(|home| home.join("ropewalk")))
-        .or_else(|| set("HOME").map(|home| home.join(".local/share/ropewalk")))
+        .or_else(usual_data_home)
         .filter(|path| path.is_absolute())
         .ok_or_else(|| "nowhere to keep builds: set ROPEWALK_DATA to an absolute path, or HOME".to_owned())
+}
+
+fn usual_data_home() -> Option<PathBuf> {
+    set("XDG_DATA_HOME")
+        .map(|home| home.join("ropewalk"))
+        .or_else(|| set("HOME").map(|home| home.join(".local/share/ropewalk")))
+}
+
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// What jobs in a sandbox find empty where `ropewalk` has its data, besides that data: what is kept of all projects and servers of this user, and the
+/// folder of the server whose own worker it is, with the server's keys.
+pub fn walled_off(data: &Path) -> Vec<PathBuf> {
+    let of_server = data.parent().filter(|folder| server::parts::is_installation(folder));
+    data_home().ok().into_iter().chain(usual_data_home()).chain(of_server.map(Path::to_owned)).collect()
 }
 
 /// `$ROPEWALK_CACHE`, else `$XDG_CACHE_HOME/ropewalk`, else `~/.cache/ropewalk`: what can be made again.
@@ -99,7 +114,6 @@ pub fn data_home() -> Result<PathBuf, String> {
 /// # Errors
 /// A sentence, if there is no home.
 pub fn cache_home() -> Result<PathBuf, String> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("ROPEWALK_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|home| home.join("ropewalk")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/ropewalk")))

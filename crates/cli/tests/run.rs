@@ -34,6 +34,8 @@ mod suspension;
 mod turns;
 #[path = "run/unchanged.rs"]
 mod unchanged;
+#[path = "run/walls.rs"]
+mod walls;
 #[path = "run/worktree.rs"]
 mod worktree;
 

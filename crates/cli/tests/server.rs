@@ -24,6 +24,8 @@ mod spares;
 mod stops;
 #[path = "server/tokens.rs"]
 mod tokens;
+#[path = "server/walls.rs"]
+mod walls;
 
 use std::fs;
 use std::io::Write;

@@ -92,6 +92,7 @@ async fn measure(keeper: Keeper, rounds: usize) {
     let settings = Settings {
         root,
         data: directory.path().join("data"),
+        walled_off: Vec::new(),
         build: BuildId(1),
         grace: Duration::from_secs(10),
         observer: None,

@@ -149,6 +149,8 @@ pub struct Entry {
     temporary: PathBuf,
     /// What is not shown, in words: files that hold a secret which was not given, or did not come from the worker that ran it.
     hidden: Option<String>,
+    /// What a sandbox finds empty besides `data`.
+    walled_off: Vec<PathBuf>,
     /// What is seen in place of all kept workspaces: other jobs' files are not for whoever enters this one. `None` for a copy, which lies
     /// among them.
     covered: Option<PathBuf>,
@@ -264,6 +266,7 @@ impl Entry {
                 when: when.to_owned(),
                 temporary,
                 hidden: None,
+                walled_off: Vec::new(),
                 covered,
                 visits: Mutex::default(),
                 fresh: None,
@@ -328,6 +331,7 @@ impl Entry {
             views,
             temporary,
             hidden,
+            walled_off: Vec::new(),
             covered,
             visits,
             fresh,
@@ -373,6 +377,11 @@ impl Entry {
         self.variables.insert(name.to_owned(), value.to_owned());
     }
 
+    /// Has a sandbox find these directories empty, too: where others keep theirs. As [`crate::Settings::walled_off`].
+    pub fn wall_off(&mut self, directories: Vec<PathBuf>) {
+        self.walled_off = directories;
+    }
+
     /// A command of this process that runs inside, where the step ran, with its variables and nothing recorded. It must have ended before
     /// this is dropped. The keeper is not needed; the mounts end with the last process in them.
     ///
@@ -398,7 +407,8 @@ impl Entry {
                 behind(&mut inside, crate::nix::ENTRY_SCRIPT, ["enter".into(), program, reference, root]);
             }
             Environment::Sandbox { network } => {
-                let (tree, hidden) = (self.workspace.tree(), [self.data.clone()]);
+                let tree = self.workspace.tree();
+                let hidden: Vec<PathBuf> = self.walled_off.iter().chain([&self.data]).cloned().collect();
                 inside.directory.clone_from(&tree);
                 let programs = self.left.iter().flat_map(|left| &left.programs);
                 let programs = programs.map(|digest| program_file(&self.data, *digest));

@@ -55,7 +55,7 @@ struct Enclosure {
     sandbox: Sandbox,
     network: Network,
     temporary: PathBuf,
-    hidden: [PathBuf; 1],
+    hidden: Vec<PathBuf>,
     writable: [PathBuf; 1],
     readable: Vec<PathBuf>,
 }
@@ -220,7 +220,8 @@ impl Place {
         }
         if let Some((sandbox, network)) = sandbox {
             let temporary = temporary.map_or_else(|| temporary_below(slot), Ok)?;
-            let (hidden, writable) = ([worker.settings.data.clone()], [slot.to_owned()]);
+            let hidden = worker.settings.walled_off.iter().chain([&worker.settings.data]).cloned().collect();
+            let writable = [slot.to_owned()];
             let programs = spec.job.steps.iter().filter_map(|step| match step.shell {
                 Shell::Program(digest) => Some(program_file(&worker.settings.data, digest)),
                 _ => None,

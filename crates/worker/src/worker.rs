@@ -45,6 +45,8 @@ pub struct Settings {
     pub root: PathBuf,
     /// Where the worker may write: on the file system on which workspaces shall be. Not inside `root`'s tracked files.
     pub data: PathBuf,
+    /// Directories that jobs in a sandbox find empty, as they do `data`: where others keep theirs. Those that do not exist are left out.
+    pub walled_off: Vec<PathBuf>,
     /// The build whose attempts it runs.
     pub build: BuildId,
     /// How long a canceled or timed-out step has between TERM and KILL.

@@ -578,6 +578,7 @@ impl Attempts {
         let settings = worker::Settings {
             root: checkout.root(),
             data: self.data.clone(),
+            walled_off: crate::project::walled_off(&self.data),
             build: spec.build,
             grace: self.grace,
             observer: Some(Arc::clone(&observer) as Arc<dyn worker::Observer>),

@@ -180,6 +180,7 @@ fn open(data: &Path, start: StartShell, marker: &str) -> Result<(Entry, Command,
     let StartShell { shell, build, attempt, open, .. } = start;
     let given: BTreeSet<String> = open.secrets.keys().cloned().collect();
     let mut entry = Entry::open(data, build, attempt, &moment, open.secrets)?;
+    entry.wall_off(crate::project::walled_off(data));
     let withheld = entry.secrets().difference(&given).cloned().collect();
     let (program, arguments) = match open.command.split_first() {
         Some((program, arguments)) => (program.clone(), arguments.iter().map(Into::into).collect()),

@@ -399,6 +399,7 @@ async fn build_to_end(
     let settings = worker::Settings {
         root: project.root.clone(),
         data: project.data.clone(),
+        walled_off: crate::project::walled_off(&project.data),
         build,
         grace: std::time::Duration::from_secs(how.grace),
         observer: (view.wants() != Wants::Facts).then(|| Arc::new(view.clone()) as Arc<dyn worker::Observer>),

@@ -47,6 +47,7 @@ pub fn run(arguments: &Shell, project: &Project) -> Result<u8, Stop> {
         Err(EntryError::Gone) => return Err(nothing_kept(&places, (build, attempt), &job, &moment)?),
         Err(error) => return Err(refused(&job, build, error)),
     };
+    entry.wall_off(crate::project::walled_off(&places.data));
     let withheld: Vec<&str> = entry.secrets().difference(&names).map(String::as_str).collect();
     let withheld = withheld_note(&withheld);
     if !names.is_empty() {

@@ -309,6 +309,7 @@ pub fn on_ground_with<F: AsyncFnOnce(&Ground)>(files: &[(&str, &str)], grace: Du
         let settings = Settings {
             root: root.clone(),
             data: data.clone(),
+            walled_off: Vec::new(),
             build: BuildId(7),
             grace,
             observer: None,
