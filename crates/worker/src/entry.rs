@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -21,7 +22,7 @@ use crate::container::VisitError;
 use crate::container::visit::{Visit, Visiting};
 use crate::keeper::{self, View};
 use crate::place::{environment_file, program_file, workspace_directory};
-use crate::sandbox::{Sandbox, SandboxError, Walls};
+use crate::sandbox::{Sandbox, SandboxError, Walls, hand_on};
 use crate::variables::Variables;
 use crate::withheld::{self, Drawn, Shut, Veil};
 use crate::worker::{Inheritance, inherited_now};
@@ -398,6 +399,7 @@ impl Entry {
         // A sandbox does not see the worker's folder, but is made of things in it.
         let is_walled = matches!(environment, Environment::Sandbox { .. });
         let cover = self.cover().filter(|_| !is_walled);
+        let mut filter = None;
         match environment {
             Environment::Host => {}
             // What a Nix shell gives are variables, which are kept as all others.
@@ -423,10 +425,16 @@ impl Entry {
                     readable: &programs,
                 };
                 Sandbox::find()?.enclose(&mut inside, &walls);
+                filter = Some(Sandbox::keep_from_typing(&mut inside)?);
             }
             other => return Err(EntryError::NoExecutor(other.word())),
         }
-        Ok(self.entering(inside, cover))
+        let mut command = self.entering(inside, cover);
+        if let Some(filter) = filter {
+            // SAFETY: the child makes two system calls.
+            unsafe { command.pre_exec(move || hand_on(&filter)) };
+        }
+        Ok(command)
     }
 
     /// An empty folder over all kept workspaces, for whoever no walls keep from looking into them.

@@ -4,12 +4,13 @@
 //! `/proc`, and a `/tmp` that belongs to its job. The system is there, read-only; so is the home directory, because
 //! toolchains live in it, without what commonly holds credentials. `/run` is empty but for name resolution, so no
 //! daemon's socket (Docker's above all) is a way out. Writable are the workspace, `/tmp` and what the caller names.
-//! When a step ends, everything it started ends with it. There is no weaker form: without bubblewrap nothing runs.
+//! A person's shell cannot type into the terminal that it shares with the one outside ([`typing`]). When a step ends, everything it started ends with it. There is no weaker form: without bubblewrap nothing runs.
 
 use std::collections::BTreeSet;
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,6 +19,10 @@ use std::sync::OnceLock;
 use graph::Network;
 
 use crate::keeper::{Command, Role};
+
+mod typing;
+
+pub(crate) use typing::hand_on;
 
 /// Directories of a home that commonly hold credentials; a step finds them empty.
 const SECRET_DIRECTORIES: [&str; 13] = [
@@ -154,6 +159,18 @@ impl Sandbox {
         if command.environment.get("XDG_CACHE_HOME").is_none() {
             command.environment.insert("XDG_CACHE_HOME", "/tmp/.cache");
         }
+    }
+
+    /// Keeps an enclosed command from typing into the terminal that it will be given. What is returned has to be at its number, open and at its
+    /// beginning, in the process that becomes bubblewrap: see [`hand_on`].
+    ///
+    /// # Errors
+    /// The system has no room for it.
+    pub(crate) fn keep_from_typing(command: &mut Command) -> io::Result<OwnedFd> {
+        let filter = typing::filter()?;
+        let number = filter.as_raw_fd().to_string();
+        command.arguments.splice(0..0, ["--seccomp".into(), number.into()]);
+        Ok(filter)
     }
 
     /// bubblewrap's options. Later ones cover earlier ones: what is writable comes late, credentials are hidden last.

@@ -30,3 +30,17 @@ fn a_sandbox_sees_nothing_of_other_projects() {
     check(&["shell", "1", "a", "--", "sh", "-c", &look], "committed");
     check(&["shell", "1", "a@1", "--", "sh", "-c", &look], "committed");
 }
+
+#[test]
+fn a_shell_in_a_sandbox_types_into_no_terminal() {
+    if Command::new("bwrap").arg("--version").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "bubblewrap is needed");
+        println!("skipped: no bubblewrap");
+        return;
+    }
+    let repository = Repository::new("jobs: { a: { environment: sandbox, run: 'true' } }");
+    repository.check(&["run"], 0);
+    // TIOCSTI, TIOCLINUX, TCGETS: two are refused (EPERM), of the third it is told that this is no terminal (ENOTTY).
+    let ask = "for my $n (0x5412, 0x541C, 0x5401) { my $b = ' ' x 64; ioctl(STDIN, $n, $b) or print $!+0, ' ' }";
+    assert_eq!(repository.check(&["shell", "1", "a", "--", "perl", "-e", ask], 0), "1 1 25 ");
+}
