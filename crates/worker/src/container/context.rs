@@ -38,6 +38,9 @@ pub enum ContextFault {
     /// It is not a directory of the workspace.
     #[error("`{}` is not a directory of the workspace", .0.display())]
     NoContext(PathBuf),
+    /// A link on the way to it leads elsewhere, where other things than the project's are.
+    #[error("`{}` leads out of the workspace by a link: the build of an image is sent files of the workspace alone", .0.display())]
+    LeadsOut(PathBuf),
     /// A pattern cannot be read, or there are too many.
     #[error(".dockerignore: {0}")]
     Ignore(String),
@@ -113,16 +116,14 @@ fn at(path: &Path) -> impl Fn(io::Error) -> ContextFault + use<> {
 /// # Errors
 /// [`ContextFault`].
 pub fn write(root: &Path, context: &Path, dockerfile: &Path, to: impl Write) -> Result<(), ContextFault> {
-    let directory = root.join(context);
-    if !directory.is_dir() {
-        return Err(ContextFault::NoContext(context.to_owned()));
-    }
-    let text = fs::read(root.join(dockerfile)).map_err(|_| ContextFault::NoDockerfile(dockerfile.to_owned()))?;
-    let ignore_file = directory.join(".dockerignore");
-    let ignored = match fs::read_to_string(&ignore_file) {
-        Ok(text) => Ignored::read(&text)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ignored(Vec::new()),
-        Err(error) => return Err(at(&ignore_file)(error)),
+    let directory = within(root, context)?.filter(|directory| directory.is_dir());
+    let directory = directory.ok_or_else(|| ContextFault::NoContext(context.to_owned()))?;
+    let text = read(root, dockerfile)?;
+    let ignore_file = context.join(".dockerignore");
+    let ignored = match within(root, &ignore_file)? {
+        // What is no regular file may have no end.
+        Some(found) if found.is_file() => Ignored::read(&fs::read_to_string(found).map_err(at(&ignore_file))?)?,
+        _ => Ignored(Vec::new()),
     };
     let mut archive = tar::Builder::new(to);
     archive.follow_symlinks(false);
@@ -135,6 +136,26 @@ pub fn write(root: &Path, context: &Path, dockerfile: &Path, to: impl Write) -> 
     let mut left = Left { files: CONTEXT_FILES_MAX, bytes: CONTEXT_BYTES_MAX };
     append(&mut archive, &directory, Path::new(""), &ignored, &mut left)?;
     archive.into_inner().and_then(|mut to| to.flush()).map_err(at(&directory))
+}
+
+/// The text of a Dockerfile, relative to the workspace `root`.
+///
+/// # Errors
+/// [`ContextFault::NoDockerfile`], [`ContextFault::LeadsOut`].
+pub fn read(root: &Path, dockerfile: &Path) -> Result<Vec<u8>, ContextFault> {
+    let none = || ContextFault::NoDockerfile(dockerfile.to_owned());
+    let found = within(root, dockerfile)?.filter(|found| found.is_file()).ok_or_else(none)?;
+    fs::read(found).map_err(|_| none())
+}
+
+/// Where a path of the workspace leads once its links are followed; `None` if nothing is there.
+///
+/// # Errors
+/// [`ContextFault::LeadsOut`].
+fn within(root: &Path, path: &Path) -> Result<Option<PathBuf>, ContextFault> {
+    let Ok(found) = root.join(path).canonicalize() else { return Ok(None) };
+    let root = root.canonicalize().map_err(at(root))?;
+    if found.starts_with(&root) { Ok(Some(found)) } else { Err(ContextFault::LeadsOut(path.to_owned())) }
 }
 
 /// How much more a context may hold.
@@ -225,5 +246,33 @@ mod tests {
         let absent = write(root, Path::new("c"), Path::new("E"), Vec::new());
         assert!(matches!(absent, Err(ContextFault::NoDockerfile(_))));
         assert!(matches!(write(root, Path::new("D"), Path::new("D"), Vec::new()), Err(ContextFault::NoContext(_))));
+    }
+
+    #[test]
+    fn nothing_is_sent_that_a_link_has_elsewhere() {
+        let (scratch, elsewhere) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let root = scratch.path();
+        fs::write(elsewhere.path().join("secret"), "FROM secret").expect("a file");
+        fs::create_dir_all(root.join("c")).expect("a folder");
+        fs::write(root.join("D"), "FROM a").expect("a file");
+        let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, root.join(name)).expect("a link");
+        link(elsewhere.path(), "out");
+        link(&elsewhere.path().join("secret"), "D.out");
+        link(Path::new("c"), "in");
+        link(Path::new("D"), "D.in");
+        let check = |context: &str, dockerfile: &str, expected: Option<&str>| {
+            let written = write(root, Path::new(context), Path::new(dockerfile), Vec::new());
+            match (written, expected) {
+                (Ok(()), None) => {}
+                (Err(ContextFault::LeadsOut(path)), Some(expected)) => assert_eq!(path, Path::new(expected)),
+                (other, _) => panic!("{context} {dockerfile}: {other:?}"),
+            }
+        };
+        check("in", "D.in", None);
+        check("out", "D", Some("out"));
+        check("c", "D.out", Some("D.out"));
+        check("c", "out/secret", Some("out/secret"));
+        link(&elsewhere.path().join("secret"), "c/.dockerignore");
+        check("c", "D", Some("c/.dockerignore"));
     }
 }

@@ -503,7 +503,10 @@ pub async fn build(engine: &Engine, recipe: Recipe<'_>, progress: Progress<'_>) 
 
 /// The registries that the file's `FROM` lines name.
 fn registries_of(recipe: &Recipe<'_>) -> Vec<String> {
-    let text = std::fs::read_to_string(recipe.root.join(recipe.dockerfile)).unwrap_or_default();
+    // What cannot be read is told when it is to be sent.
+    let text =
+        below(recipe.dockerfile).and_then(|dockerfile| context::read(&recipe.root, &dockerfile)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let of_line = |line: &str| {
         let mut words = line.split_whitespace().filter(|word| !word.starts_with("--"));
         words.next().filter(|word| word.eq_ignore_ascii_case("FROM"))?;
