@@ -3,11 +3,13 @@
 //! Source of the rules: docs.docker.com/build/concepts/context, "Dockerignore files". The last pattern that matches a path or one of
 //! the directories above it decides; `!` takes files in again; patterns begin at the context's root.
 
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::Errno;
 
 /// The most bytes of a context's files.
 pub const CONTEXT_BYTES_MAX: u64 = 16 << 30;
@@ -116,13 +118,15 @@ fn at(path: &Path) -> impl Fn(io::Error) -> ContextFault + use<> {
 /// # Errors
 /// [`ContextFault`].
 pub fn write(root: &Path, context: &Path, dockerfile: &Path, to: impl Write) -> Result<(), ContextFault> {
-    let directory = within(root, context)?.filter(|directory| directory.is_dir());
-    let directory = directory.ok_or_else(|| ContextFault::NoContext(context.to_owned()))?;
+    let is_directory = within(root, context)?.is_some_and(|found| found.metadata().is_ok_and(|found| found.is_dir()));
+    if !is_directory {
+        return Err(ContextFault::NoContext(context.to_owned()));
+    }
+    let directory = root.join(context);
     let text = read(root, dockerfile)?;
     let ignore_file = context.join(".dockerignore");
     let ignored = match within(root, &ignore_file)? {
-        // What is no regular file may have no end.
-        Some(found) if found.is_file() => Ignored::read(&fs::read_to_string(found).map_err(at(&ignore_file))?)?,
+        Some(found) if is_file(&found) => Ignored::read(&io::read_to_string(found).map_err(at(&ignore_file))?)?,
         _ => Ignored(Vec::new()),
     };
     let mut archive = tar::Builder::new(to);
@@ -141,21 +145,35 @@ pub fn write(root: &Path, context: &Path, dockerfile: &Path, to: impl Write) -> 
 /// The text of a Dockerfile, relative to the workspace `root`.
 ///
 /// # Errors
-/// [`ContextFault::NoDockerfile`], [`ContextFault::LeadsOut`].
+/// [`ContextFault::NoDockerfile`], [`ContextFault::LeadsOut`], [`ContextFault::File`].
 pub fn read(root: &Path, dockerfile: &Path) -> Result<Vec<u8>, ContextFault> {
     let none = || ContextFault::NoDockerfile(dockerfile.to_owned());
-    let found = within(root, dockerfile)?.filter(|found| found.is_file()).ok_or_else(none)?;
-    fs::read(found).map_err(|_| none())
+    let mut file = within(root, dockerfile)?.filter(is_file).ok_or_else(none)?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(|_| none())?;
+    Ok(text)
 }
 
-/// Where a path of the workspace leads once its links are followed; `None` if nothing is there.
+/// Opens a path of the workspace `root`, whose links lead nowhere else; `None` if nothing is there. The root may be one that another process
+/// sees, under `/proc`, so that names do not tell what is below it.
 ///
 /// # Errors
-/// [`ContextFault::LeadsOut`].
-fn within(root: &Path, path: &Path) -> Result<Option<PathBuf>, ContextFault> {
-    let Ok(found) = root.join(path).canonicalize() else { return Ok(None) };
-    let root = root.canonicalize().map_err(at(root))?;
-    if found.starts_with(&root) { Ok(Some(found)) } else { Err(ContextFault::LeadsOut(path.to_owned())) }
+/// [`ContextFault::LeadsOut`], [`ContextFault::File`].
+fn within(root: &Path, path: &Path) -> Result<Option<File>, ContextFault> {
+    let root = File::open(root).map_err(at(root))?;
+    // What is no file may keep whoever opens it waiting.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let path_below = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    match openat2(&root, path_below, flags, Mode::empty(), ResolveFlags::BENEATH) {
+        Ok(found) => Ok(Some(found.into())),
+        Err(Errno::XDEV) => Err(ContextFault::LeadsOut(path.to_owned())),
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(error) => Err(at(path)(error.into())),
+    }
+}
+
+fn is_file(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
 /// How much more a context may hold.
