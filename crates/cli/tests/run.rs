@@ -21,6 +21,8 @@ mod edits;
 mod event;
 #[path = "run/failed.rs"]
 mod failed;
+#[path = "run/named_files.rs"]
+mod named_files;
 mod process;
 #[path = "run/room.rs"]
 mod room;

@@ -2,13 +2,17 @@
 
 use std::io::Write;
 
+use dialects::native::{FileRole, Lowered, NamedFile};
 use dialects::report;
 use dialects::tree::Sources;
 use graph::{Diagnostic, Event, EventKind, Severity};
 use serde_json::Value;
+use worker::patterns::Patterns;
+use worker::tree::Tree;
 
 use super::Stop;
 use crate::args::{Check, Colour, ReportForm};
+use crate::local::inputs;
 use crate::pipeline::Pipeline;
 use crate::program::{self, Program};
 use crate::project::Project;
@@ -34,7 +38,8 @@ pub fn run(arguments: &Check, project: &Project, colour: Colour) -> Result<u8, S
 
 fn for_people(arguments: &Check, project: &Project, colour: Colour) -> Result<u8, Stop> {
     let pipeline = load(arguments, project, colour)?;
-    let lowered = pipeline.faults();
+    let mut lowered = pipeline.faults();
+    tell_missing_files(&mut lowered, project);
     let (diagnostics, sources) = (&lowered.evaluation.diagnostics, &lowered.sources);
     let color = match output::coloured(colour, &std::io::stderr()) {
         true => report::Color::Always,
@@ -82,7 +87,8 @@ fn find(arguments: &Check, project: &Project) -> Found {
             return Found { diagnostics, sources: Sources::new(), code: stop.code };
         }
     };
-    let lowered = pipeline.faults();
+    let mut lowered = pipeline.faults();
+    tell_missing_files(&mut lowered, project);
     let is_wrong = lowered.is_wrong();
     let mut diagnostics = lowered.evaluation.diagnostics;
     if arguments.twice && !is_wrong {
@@ -90,6 +96,49 @@ fn find(arguments: &Check, project: &Project) -> Found {
     }
     let is_wrong = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
     Found { diagnostics, sources: lowered.sources, code: if is_wrong { exit::WRONG } else { exit::PASSED } }
+}
+
+/// Warns of files that jobs name and that are not there: a glob that takes nothing lets an earlier result stand for good.
+fn tell_missing_files(lowered: &mut Lowered, project: &Project) {
+    // Where the tree cannot be listed, a run will say why.
+    let Some(tree) = (!lowered.named_files.is_empty()).then(|| Tree::list(&project.root).ok()).flatten() else {
+        return;
+    };
+    let diagnostics = &mut lowered.evaluation.diagnostics;
+    for file in &lowered.named_files {
+        let Some(what) = wrong_with(file, &tree, project) else { continue };
+        let of = file.job.as_ref().map_or_else(|| "`defaults`".to_owned(), |job| format!("job `{job}`"));
+        let (key, label, help) = match file.role {
+            FileRole::Input(_) => (
+                "inputs",
+                "takes nothing",
+                "a job is reused while its `inputs` are the same: what no glob names does not count",
+            ),
+            FileRole::Dockerfile => ("environment", "not there", "its path is relative to the project"),
+            FileRole::Pipeline => ("build", "not there", "its path is relative to the project"),
+        };
+        let warning = Diagnostic::warning("no-such-file", format!("`{key}` of {of}: {what}"));
+        diagnostics.push(warning.at(lowered.sources.location(file.span), label).help(help));
+    }
+}
+
+/// `None` if it is there.
+fn wrong_with(file: &NamedFile, tree: &Tree, project: &Project) -> Option<String> {
+    match file.role {
+        FileRole::Input(workspace) => {
+            // A glob that cannot be read has been told.
+            let selected = Patterns::new(&[&file.text]).ok()?.select(tree.paths());
+            let is_there = |place: &usize| project.root.join(&tree.paths()[*place]).symlink_metadata().is_ok();
+            if selected.iter().any(is_there) {
+                return None;
+            }
+            inputs::words_of_missing(&project.root, &file.text, workspace)
+        }
+        FileRole::Dockerfile | FileRole::Pipeline => {
+            let is_there = project.root.join(&file.text).exists();
+            (!is_there).then(|| format!("there is no file `{}`", file.text))
+        }
+    }
 }
 
 /// The most characters of a value that are shown where two evaluations differ.

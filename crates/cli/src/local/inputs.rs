@@ -314,17 +314,8 @@ impl Inputs {
             selected.is_ok_and(|places| places.iter().all(|place| seen.contents[*place].is_none()))
         };
         let missing = globs.iter().filter(takes).filter(is_missing);
-        remarks.extend(missing.filter_map(|glob| match (fs::symlink_metadata(self.root.join(glob)), workspace) {
-            (Err(_), _) => Some(format!("inputs: `{glob}` matches no file")),
-            (Ok(_), _) if !shortcut::is_literal(glob) => Some(words_of_special(glob)),
-            (Ok(there), WorkspaceKind::InPlace) if !there.is_dir() => None,
-            (Ok(_), WorkspaceKind::InPlace) => {
-                Some(format!("inputs: `{glob}` is ignored by git: a change in it is not noticed"))
-            }
-            (Ok(_), WorkspaceKind::Isolated) => {
-                Some(format!("inputs: `{glob}` is ignored by git: the job does not see it"))
-            }
-        }));
+        let words = missing.filter_map(|glob| words_of_missing(&self.root, glob, workspace));
+        remarks.extend(words.map(|words| format!("inputs: {words}")));
         remarks.extend(Patterns::new(globs).into_iter().flat_map(|patterns| self.links_out(&seen, Some(&patterns))));
         remarks.truncate(REMARKS_MAX);
         remarks
@@ -531,6 +522,17 @@ fn normal(path: &Path) -> Option<PathBuf> {
     Some(normal)
 }
 
+/// What is wrong with a glob that takes none of the tree's files; `None` if the job is given what it names all the same.
+pub fn words_of_missing(root: &Path, glob: &str, workspace: WorkspaceKind) -> Option<String> {
+    match (fs::symlink_metadata(root.join(glob)), workspace) {
+        (Err(_), _) => Some(format!("`{glob}` matches no file")),
+        (Ok(_), _) if !shortcut::is_literal(glob) => Some(words_of_special(glob)),
+        (Ok(there), WorkspaceKind::InPlace) if !there.is_dir() => None,
+        (Ok(_), WorkspaceKind::InPlace) => Some(format!("`{glob}` is ignored by git: a change in it is not noticed")),
+        (Ok(_), WorkspaceKind::Isolated) => Some(format!("`{glob}` is ignored by git: the job does not see it")),
+    }
+}
+
 /// What is wrong with a glob that takes nothing, although a file has it for a name.
 fn words_of_special(glob: &str) -> String {
     let special = |letter: &char| r"*?[]{}\!".contains(*letter);
@@ -541,7 +543,7 @@ fn words_of_special(glob: &str) -> String {
     };
     let escaped: String =
         glob.chars().flat_map(|letter| special(&letter).then_some('\\').into_iter().chain([letter])).collect();
-    format!("inputs: `{glob}` matches no file: {means}; the file of this name is `{escaped}`")
+    format!("`{glob}` matches no file: {means}; the file of this name is `{escaped}`")
 }
 
 /// The digest of a file or link that no tree lists.
