@@ -468,6 +468,9 @@ pub enum Moment {
         fields: BTreeMap<String, Value>,
         /// Who.
         by: String,
+        /// Why, as they said it.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
     },
     /// Somebody wants the build, or a job of it, canceled.
     CancelRequested {

@@ -726,6 +726,9 @@ pub struct GateAnswered {
     pub fields: BTreeMap<String, Value>,
     /// Who.
     pub by: String,
+    /// Why, as they said it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
     /// When.
     pub at: Time,
 }
@@ -739,14 +742,14 @@ pub enum GateAnswer {
         /// What is filled in; a field with a default may be left out.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         fields: BTreeMap<String, Value>,
-        /// Why; kept in the audit.
+        /// Why; told with the answer, and kept in the audit.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         #[schemars(length(max = 1000))]
         reason: String,
     },
     /// No: the job is skipped.
     Reject {
-        /// Why; kept in the audit.
+        /// Why; told with the answer, and kept in the audit.
         #[serde(default, skip_serializing_if = "String::is_empty")]
         #[schemars(length(max = 1000))]
         reason: String,

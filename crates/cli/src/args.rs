@@ -511,8 +511,8 @@ pub struct Approve {
     /// Say no: the job and what needs it are skipped.
     #[arg(long)]
     pub reject: bool,
-    /// Why; kept in a server's audit.
-    #[arg(long, value_name = "TEXT", conflicts_with = "local")]
+    /// Why; told with the answer, and kept in a server's audit.
+    #[arg(long, value_name = "TEXT")]
     pub reason: Option<String>,
     #[command(flatten)]
     pub how: RunHow,

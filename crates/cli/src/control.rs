@@ -47,6 +47,9 @@ pub enum Request {
         answer: Option<BTreeMap<String, Value>>,
         /// Who answers.
         by: String,
+        /// Why; may be empty.
+        #[serde(default)]
+        reason: String,
     },
     /// Say how many slots the build and those below it have.
     Slots,
@@ -151,7 +154,7 @@ async fn serve(stream: tokio::net::UnixStream, served: Served, borrowers: &Semap
     reader.read_line(&mut line).await?;
     let input = match serde_json::from_str::<Request>(&line) {
         Ok(Request::Cancel { by }) => Input::CancelRequested { build, by },
-        Ok(Request::Answer { job, answer, by }) => Input::GateAnswered { build, job, answer, by },
+        Ok(Request::Answer { job, answer, by, reason }) => Input::GateAnswered { build, job, answer, by, reason },
         Ok(Request::Slots) => return writer.write_all(format!("{}\n", lent.count).as_bytes()).await,
         Ok(Request::Slot) => {
             let (Ok(_borrower), Some(slots)) = (borrowers.try_acquire(), &lent.slots) else {

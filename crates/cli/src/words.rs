@@ -165,11 +165,17 @@ pub fn approve(build: BuildId, gate: &JobName, job: Option<&Job>) -> String {
 }
 
 /// What happened at a gate: `approved by ada: region = eu`.
-pub fn answered(answer: Option<&BTreeMap<String, serde_json::Value>>, by: &str) -> String {
-    let word = if answer.is_some() { "approved" } else { "refused" };
+pub fn answered(answer: Option<&BTreeMap<String, serde_json::Value>>, by: &str, reason: &str) -> String {
+    let word = if answer.is_some() { "approved" } else { "rejected" };
     let said = answer.map(self::answer).filter(|said| !said.is_empty());
     let said = said.map(|said| format!(": {said}")).unwrap_or_default();
-    format!("{word} by {}{said}", columns::one_line(by))
+    format!("{word} by {}{}{said}", columns::one_line(by), in_brackets(reason))
+}
+
+/// Why a person said what they said: ` (no tests)`. Empty if they gave no reason.
+pub fn in_brackets(reason: &str) -> String {
+    let reason = columns::cut(&columns::one_line(reason), 160);
+    if reason.is_empty() { reason } else { format!(" ({reason})") }
 }
 
 /// What a person filled in at a gate: `region = eu, dry = true`. Empty if nothing was asked.

@@ -66,6 +66,9 @@ pub enum What {
         answer: Option<BTreeMap<String, Value>>,
         /// Who.
         by: String,
+        /// Why, as they said it; may be empty.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        reason: String,
     },
     /// A reusable job's operation is known.
     OperationKnown {

@@ -76,6 +76,8 @@ pub enum Input {
         answer: Option<BTreeMap<String, Value>>,
         /// Who.
         by: String,
+        /// Why; may be empty.
+        reason: String,
     },
     /// A worker shows that it is there.
     WorkerPresent {

@@ -43,7 +43,9 @@ impl Engine {
                 self.judge_operation(step, build, job, operation, hit);
             }
             Input::ChildPrepared { build, job, asking, child } => self.judge_child(step, build, job, asking, child),
-            Input::GateAnswered { build, job, answer, by } => self.judge_gate(step, build, job, answer, by),
+            Input::GateAnswered { build, job, answer, by, reason } => {
+                self.judge_gate(step, (build, job), answer, (by, reason))
+            }
             Input::WorkerPresent { worker, presence } => self.judge_presence(step, &worker, presence),
             Input::WorkerLeft { worker } => self.lose_worker(step, &worker),
             Input::AttemptFinished { build, attempt, lease, report } => {
@@ -172,10 +174,9 @@ impl Engine {
     fn judge_gate(
         &mut self,
         step: &mut Step,
-        id: BuildId,
-        job: JobName,
+        (id, job): (BuildId, JobName),
         answer: Option<BTreeMap<String, Value>>,
-        by: String,
+        (by, reason): (String, String),
     ) {
         let Some(index) = self.index_of(id, &job) else { return };
         let slot = self.slot((id, index));
@@ -183,8 +184,8 @@ impl Engine {
         let answer = answer.map(|answer| complete(slot, answer));
         match answer {
             _ if !is_open => {}
-            None => self.record(step, id, What::GateAnswered { job, answer: None, by }),
-            Some(Some(answer)) => self.record(step, id, What::GateAnswered { job, answer: Some(answer), by }),
+            None => self.record(step, id, What::GateAnswered { job, answer: None, by, reason }),
+            Some(Some(answer)) => self.record(step, id, What::GateAnswered { job, answer: Some(answer), by, reason }),
             // Fields of wrong types: whoever asked has not looked at the form.
             Some(None) => {}
         }

@@ -271,7 +271,13 @@ impl Gitlab<'_> {
         let by = "somebody".to_owned();
         match event {
             "play" if self.engine.job(BUILD, &name) == Some(JobState::Gated) => {
-                self.feed(Input::GateAnswered { build: BUILD, job: name, answer: Some(BTreeMap::new()), by });
+                self.feed(Input::GateAnswered {
+                    build: BUILD,
+                    job: name,
+                    answer: Some(BTreeMap::new()),
+                    by,
+                    reason: String::new(),
+                });
             }
             "play" | "retry" => self.feed(Input::JobRetried { build: BUILD, job: name, by, tests: None }),
             "run" => self.lease(job),

@@ -108,13 +108,14 @@ impl Telling {
                     fields: fields.map(|(name, field)| (name.clone(), field.into())).collect(),
                 }
             }
-            What::GateAnswered { job, answer, by } => Moment::GateAnswered {
+            What::GateAnswered { job, answer, by, reason } => Moment::GateAnswered {
                 build,
                 time,
                 job: job.to_string(),
                 approved: answer.is_some(),
                 fields: answer.clone().unwrap_or_default(),
                 by: by.clone(),
+                reason: reason.clone(),
             },
             What::CancelRequested { by } => Moment::CancelRequested { build, time, job: None, by: by.clone() },
             What::JobCancelRequested { job, by } => {

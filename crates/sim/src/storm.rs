@@ -616,7 +616,7 @@ impl Storm {
         let gates: Vec<_> = self.gates.iter().cloned().collect();
         let Some((build, job)) = self.random.pick(&gates).cloned() else { return };
         let answer = (!self.random.chance(20)).then(BTreeMap::new);
-        self.mail.push(Input::GateAnswered { build, job, answer, by: "somebody".to_owned() });
+        self.mail.push(Input::GateAnswered { build, job, answer, by: "somebody".to_owned(), reason: String::new() });
     }
 
     /// Something that is not so: a report under a made-up lease, an answer nobody asked for.
@@ -632,7 +632,13 @@ impl Storm {
                 lease: LeaseId(1_000_000 + number(&mut self.random)),
                 report,
             },
-            1 => Input::GateAnswered { build, job: "j01".into(), answer: None, by: "a liar".to_owned() },
+            1 => Input::GateAnswered {
+                build,
+                job: "j01".into(),
+                answer: None,
+                by: "a liar".to_owned(),
+                reason: String::new(),
+            },
             2 => Input::OperationResolved {
                 build,
                 job: "j00".into(),
@@ -1034,7 +1040,13 @@ impl Storm {
                 self.mail.push(input);
             }
             for (build, job) in self.gates.clone() {
-                self.mail.push(Input::GateAnswered { build, job, answer: Some(BTreeMap::new()), by: "all".to_owned() });
+                self.mail.push(Input::GateAnswered {
+                    build,
+                    job,
+                    answer: Some(BTreeMap::new()),
+                    by: "all".to_owned(),
+                    reason: String::new(),
+                });
             }
             let is_open = |id: &&BuildId| !self.created.contains(id) && !self.duplicates.contains(id);
             let open: Vec<BuildId> = self.requests.keys().filter(is_open).copied().collect();

@@ -247,6 +247,9 @@ pub struct GateAnswer {
     pub answer: Option<BTreeMap<String, Value>>,
     /// Who.
     pub by: String,
+    /// Why, as they said it; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
     /// When.
     pub at: Timestamp,
 }

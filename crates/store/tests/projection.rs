@@ -49,7 +49,11 @@ fn any_fact() -> impl Strategy<Value = Fact> {
             4 => decided(build, job, outcome),
             5 => reused(build, job, BuildId(1)),
             6 => fact(build, 50, What::GateOpened { job: name, prompt: "go on?".to_owned() }),
-            7 => fact(build, 51, What::GateAnswered { job: name, answer: None, by: "ann".to_owned() }),
+            7 => fact(
+                build,
+                51,
+                What::GateAnswered { job: name, answer: None, by: "ann".to_owned(), reason: String::new() },
+            ),
             8 => fact(build, 52, What::JobRetried { job: name, by: "ann".to_owned(), tests: None }),
             9 => fact(build, 53, What::OperationKnown { job: name, operation: sample::digest(job), evicted: None }),
             10 => fact(build, 54, What::BuildEnded { verdict: Verdict::Failed { because: Some(name) } }),

@@ -152,9 +152,10 @@ impl Watching {
                 let job = JobName::from(job.as_str());
                 (time.0, What::GateOpened { job, prompt: prompt.clone() })
             }
-            Moment::GateAnswered { time, job, approved, fields, by, .. } => {
+            Moment::GateAnswered { time, job, approved, fields, by, reason, .. } => {
                 let job = JobName::from(job.as_str());
-                (time.0, What::GateAnswered { job, answer: approved.then(|| fields.clone()), by: by.clone() })
+                let answer = approved.then(|| fields.clone());
+                (time.0, What::GateAnswered { job, answer, by: by.clone(), reason: reason.clone() })
             }
             Moment::CancelRequested { time, job: None, by, .. } => (time.0, What::CancelRequested { by: by.clone() }),
             Moment::BuildFinished { time, verdict, text, .. } => {

@@ -305,6 +305,7 @@ pub fn gate(gate: Gate) -> GateRow {
         answered: gate.answered.map(|answered| GateAnswer {
             answer: answered.approved.then_some(answered.fields),
             by: answered.by,
+            reason: answered.reason,
             at: answered.at.0,
         }),
     }

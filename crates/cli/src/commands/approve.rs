@@ -15,7 +15,6 @@ use crate::args::{Approve, Colour};
 use crate::control::{self, Request, Sent};
 use crate::places::Places;
 use crate::project::Project;
-use crate::whereabouts::not_here;
 use crate::{event, exit, output};
 
 /// Runs the command.
@@ -26,13 +25,14 @@ pub fn run(arguments: &Approve, project: &Project, colour: Colour) -> Result<u8,
     if let Some(there) = arguments.at.there(project)? {
         return on_server(arguments, &there);
     }
-    not_here("--reason", arguments.reason.is_some())?;
     // Forked before anything can start a thread, should nobody run the build.
     let keeper = Keeper::start().map_err(|error| Stop::of(&error))?;
     let places = Places::open(project)?;
     let Asked { build, job, answer } = asked(arguments, &places)?;
     let by = worker::repository::user_name();
-    let request = Request::Answer { job: job.clone(), answer: answer.clone(), by: by.clone() };
+    let reason = arguments.reason.clone().unwrap_or_default();
+    let (told, who, why) = (answer.clone(), by.clone(), reason.clone());
+    let request = Request::Answer { job: job.clone(), answer: told, by: who, reason: why };
     match control::send_or_claim(&places.data, &*places.store, build, &request)? {
         Sent::Taken => said(&job, answer.is_some()),
         Sent::ToStopped => {
@@ -44,7 +44,7 @@ pub fn run(arguments: &Approve, project: &Project, colour: Colour) -> Result<u8,
         Sent::Claimed(claim) => {
             // Somebody else may have answered before it could be claimed.
             asked(arguments, &places)?;
-            let taken = Taken { build, claim, inputs: vec![Input::GateAnswered { build, job, answer, by }] };
+            let taken = Taken { build, claim, inputs: vec![Input::GateAnswered { build, job, answer, by, reason }] };
             super::run::go_on(taken, keeper, &places, &arguments.how, project, colour)
         }
     }

@@ -130,11 +130,11 @@ impl<W: Write> Json<W> {
                     "fields": fields,
                 }))
             }
-            What::GateAnswered { job, answer, by } => {
+            What::GateAnswered { job, answer, by, reason } => {
                 self.gates.remove(job);
                 self.write(&json!({
-                    "kind": "gate_answered", "build": build, "time": time, "job": job,
-                    "approved": answer.is_some(), "fields": answer.clone().unwrap_or_default(), "by": by,
+                    "kind": "gate_answered", "build": build, "time": time, "job": job, "approved": answer.is_some(),
+                    "fields": answer.clone().unwrap_or_default(), "by": by, "reason": reason,
                 }))
             }
             What::CancelRequested { by } => {
@@ -263,7 +263,12 @@ mod tests {
         let last = |answered: bool| {
             let mut json = Json::new(Vec::new());
             let mut facts = vec![What::GateOpened { job: "ship".into(), prompt: String::new() }];
-            let answer = What::GateAnswered { job: "ship".into(), answer: None, by: "ada".to_owned() };
+            let answer = What::GateAnswered {
+                job: "ship".into(),
+                answer: None,
+                by: "ada".to_owned(),
+                reason: "no tests".to_owned(),
+            };
             facts.extend(Some(answer).filter(|_| answered));
             for what in facts {
                 json.fact(&Fact { build: BuildId(7), at: Timestamp(0), what }).expect("memory takes it");

@@ -221,10 +221,10 @@ impl<W: Write> Live<W> {
             What::GateOpened { job, prompt } => {
                 self.waiting.insert(job.clone(), self.growing.asked(job, prompt));
             }
-            What::GateAnswered { job, answer, by } => {
+            What::GateAnswered { job, answer, by, reason } => {
                 self.waiting.remove(job);
                 let mark = self.paint.text(Style::Ask, "?");
-                let _ = writeln!(self.above, "{mark} {job}  {}", words::answered(answer.as_ref(), by));
+                let _ = writeln!(self.above, "{mark} {job}  {}", words::answered(answer.as_ref(), by, reason));
             }
             What::CancelRequested { by } => {
                 let hint = if by == "Ctrl-C" { "; once more kills at once" } else { "" };

@@ -137,8 +137,8 @@ impl<W: Write> Plain<W> {
                 let approve = self.opening.whereabouts.command(words::approve(build, job, self.growing.job(job)));
                 writeln!(self.writer, "{job}: to go on: {approve}")
             }
-            What::GateAnswered { job, answer, by } => {
-                writeln!(self.writer, "{job}: {}", words::answered(answer.as_ref(), by))
+            What::GateAnswered { job, answer, by, reason } => {
+                writeln!(self.writer, "{job}: {}", words::answered(answer.as_ref(), by, reason))
             }
             What::AttemptLeased { job, partial: Some(partial), .. } => {
                 writeln!(self.writer, "{job}: is asked for {partial}")

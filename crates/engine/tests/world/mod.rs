@@ -278,7 +278,13 @@ impl World {
     }
 
     fn answer_gate(&mut self, job: &str, answer: Option<BTreeMap<String, serde_json::Value>>) {
-        self.feed(Input::GateAnswered { build: BuildId(1), job: job.into(), answer, by: "me".to_owned() });
+        self.feed(Input::GateAnswered {
+            build: BuildId(1),
+            job: job.into(),
+            answer,
+            by: "me".to_owned(),
+            reason: String::new(),
+        });
     }
 }
 

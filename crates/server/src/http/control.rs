@@ -301,7 +301,8 @@ pub async fn answer_gate(app: Arc<App>, call: Call) -> Answered {
     demand_pools(&call, &target_of(&project, build), &used, app.now())?;
     let answer = answer.map(|fields| filled(&spec, fields)).transpose()?;
     let is_yes = answer.is_some();
-    if app.server.answer_gate(build, name.clone(), answer, &call.who()).await.map_err(request)? == Effected::No {
+    if app.server.answer_gate(build, name.clone(), answer, (&call.who(), &why)).await.map_err(request)? == Effected::No
+    {
         return Err(Problem::new(ProblemKind::Conflict, format!("the gate `{name}` is not open any more")));
     }
     let word = if is_yes { "approved" } else { "rejected" };

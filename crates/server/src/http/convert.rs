@@ -186,6 +186,7 @@ pub fn gate(row: &GateRow, spec: Option<&graph::Gate>) -> Gate {
             approved: answered.answer.is_some(),
             fields: answered.answer.clone().unwrap_or_default(),
             by: answered.by.clone(),
+            reason: answered.reason.clone(),
             at: answered.at.into(),
         }),
     }

@@ -328,7 +328,7 @@ impl Server {
             .collect())
     }
 
-    /// Answers a gate; `None` is a no. Gives whether it was open and the answer fits its form.
+    /// Answers a gate; `None` is a no. With who it is and why. Gives whether it was open and the answer fits its form.
     ///
     /// # Errors
     /// [`RequestError`].
@@ -337,10 +337,11 @@ impl Server {
         build: BuildId,
         job: JobName,
         answer: Option<BTreeMap<String, Value>>,
-        by: &str,
+        (by, reason): (&str, &str),
     ) -> Result<Effected, RequestError> {
         self.check_job(build, &job).await?;
-        let input = Input::GateAnswered { build, job: job.clone(), answer, by: by.to_owned() };
+        let (by, reason) = (by.to_owned(), reason.to_owned());
+        let input = Input::GateAnswered { build, job: job.clone(), answer, by, reason };
         let facts = self.shell.put_about(vec![input], Some(build)).await?;
         let is_it = |fact: &Fact| matches!(&fact.what, What::GateAnswered { job: answered, .. } if *answered == job);
         Ok(Effected::of(facts.iter().any(is_it)))

@@ -341,8 +341,9 @@ impl<S: Source> AtHand<'_, S> {
                 build.warnings = count(Severity::Warning);
             }
             What::GateOpened { job, prompt } => self.open_gate(job, prompt, at)?,
-            What::GateAnswered { job, answer, by } => {
-                self.answer_gate(job, GateAnswer { answer: answer.clone(), by: by.clone(), at })?;
+            What::GateAnswered { job, answer, by, reason } => {
+                let (answer, by, reason) = (answer.clone(), by.clone(), reason.clone());
+                self.answer_gate(job, GateAnswer { answer, by, reason, at })?;
             }
             What::OperationKnown { job, operation, .. } => self.job(job)?.operation = Some(*operation),
             What::OperationUnknown { job, .. } => self.job(job)?.operation = None,

@@ -272,7 +272,8 @@ pub fn gates_open_and_are_answered_once() {
         let open_gate =
             |job: &str| fact(build, 11, What::GateOpened { job: job.into(), prompt: format!("deploy {job}?") });
         let answer = |job: &str, by: &str, answer| {
-            fact(build, 12, What::GateAnswered { job: job.into(), answer, by: by.to_owned() })
+            let (by, reason) = (by.to_owned(), format!("{by} knows why"));
+            fact(build, 12, What::GateAnswered { job: job.into(), answer, by, reason })
         };
         store.append(&[open_gate("b"), open_gate("a"), open_gate("a"), answer("c", "eve", None)]).unwrap();
         let jobs: Vec<_> = store.open_gates(build).unwrap().into_iter().map(|gate| gate.job).collect();
@@ -282,6 +283,7 @@ pub fn gates_open_and_are_answered_once() {
         store.append(&[answer("a", "ann", Some(yes.clone())), answer("a", "eve", None)]).unwrap();
         let answered = store.gates(build).unwrap().remove(0).answered.unwrap();
         assert_eq!((answered.answer, answered.by.as_str()), (Some(yes), "ann"));
+        assert_eq!(answered.reason, "ann knows why");
         assert_eq!(store.build(build).unwrap().unwrap().open_gates, 1);
         // A job that is tried again asks again.
         store.append(&[open_gate("a")]).unwrap();

@@ -264,8 +264,8 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
             diagnostics: vec![warning],
         },
         What::GateOpened { job: job("test"), prompt: "go on?".to_owned() },
-        What::GateAnswered { job: job("test"), answer: Some(outputs), by: "ann".to_owned() },
-        What::GateAnswered { job: job("test"), answer: None, by: "ann".to_owned() },
+        What::GateAnswered { job: job("test"), answer: Some(outputs), by: "ann".to_owned(), reason: String::new() },
+        What::GateAnswered { job: job("test"), answer: None, by: "ann".to_owned(), reason: String::new() },
         What::OperationKnown { job: job("make"), operation: digest("make"), evicted: None },
         What::OperationUnknown { job: job("make"), reason: "too many files".to_owned() },
         What::AttemptLeased {

@@ -20,5 +20,6 @@ pub(crate) fn said(answered: &GateAnswered, ask: &Ask) -> Markup {
         @for (index, (name, text)) in filled.enumerate() {
             @if index == 0 { ", with " } @else { ", " } (name) " " code { (text) }
         }
+        @if !answered.reason.is_empty() { ": " q { (words::first_line(&answered.reason)) } }
     }
 }

@@ -324,7 +324,7 @@ pub fn gates(page: &mut String, shown: &Shown, calendar: &Calendar, paint: Paint
                 let by = columns::one_line(&answer.by);
                 let said = answer.answer.as_ref().map(words::answer).filter(|said| !said.is_empty());
                 let said = said.map(|said| format!("\n      {said}")).unwrap_or_default();
-                format!("{word} by {by}, {}{said}", when(calendar, answer.at))
+                format!("{word} by {by}, {}{}{said}", when(calendar, answer.at), words::in_brackets(&answer.reason))
             }
         };
         page.push_str(&format!("  {}: {prompt}\n      {state}\n", gate.job));
