@@ -108,9 +108,13 @@ fn the_schema_is_the_golden_file() {
     }
 }
 
+fn yaml_of(text: &str, known: &Known) -> Lowered {
+    native::lower(&[SourceFile::new("pipeline.yaml", text)], known)
+}
+
 /// A graph too large to write down: the sum of what must hold of it.
 fn yaml(text: &str) -> Lowered {
-    native::lower(&[SourceFile::new("pipeline.yaml", text)], &push_to_main())
+    yaml_of(text, &push_to_main())
 }
 
 #[test]
@@ -172,6 +176,81 @@ fn answers_add_jobs_and_change_none_that_could_have_begun() {
             assert_eq!(after.jobs.get(name), Some(job), "{name}");
         }
     }
+}
+
+/// A job that never runs has ended before the jobs that it needs: their answers must not make legs of it.
+#[test]
+fn a_job_that_its_condition_keeps_out_stays_one_job() {
+    let text = "jobs:\n  plan: { run: x, outputs: [s] }\n  \
+                test: { needs: plan, run: x, matrix: { s: \"${{ fromJSON(needs.plan.outputs.s) }}\" } }\n  \
+                deploy: { needs: plan, when: { branch: release }, run: x, \
+                matrix: { on: [a, b], s: \"${{ fromJSON(needs.plan.outputs.s) }}\" } }\n  \
+                sign: { when: { branch: release }, run: x, matrix: { on: [a, b] } }\n";
+    let mut known = push_to_main();
+    let files = [SourceFile::new("pipeline.yaml", text)];
+    let before = native::lower(&files, &known).evaluation.graph;
+    let deploy = before.jobs.get("deploy").expect("it is one job");
+    assert!(deploy.skip.is_some());
+    for shards in ["[7, 8]", "[]", "no list"] {
+        let answer = format!(
+            r#"[{{"outcome": "plan"}}, {{"outcome": {{"outcome": "passed", "outputs": {{"s": "{shards}"}}}}}}]"#
+        );
+        let (question, answer) = serde_json::from_str(&answer).unwrap();
+        known.answers.insert(question, answer);
+        let after = native::lower(&files, &known).evaluation.graph;
+        assert_eq!(after.jobs.get("deploy"), Some(deploy), "{shards}");
+        assert!(after.jobs.contains_key("sign/a") && after.jobs.contains_key("sign/b"), "{shards}");
+    }
+}
+
+/// Two of what a matrix reads may fail in either order, and a reason that was told stays.
+#[test]
+fn a_matrix_gives_up_when_all_that_it_reads_has_ended() {
+    let text = "jobs:\n  a: { run: x, outputs: [s] }\n  b: { run: x, outputs: [s] }\n  \
+                c: { needs: [a, b], run: x, matrix: { a: \"${{ fromJSON(needs.a.outputs.s) }}\", \
+                b: \"${{ fromJSON(needs.b.outputs.s) }}\" } }\n  \
+                d: { needs: [a, b], run: x, \
+                matrix: \"${{ fromJSON(format('{0}{1}', needs.a.outputs.s, needs.b.outputs.s)) }}\" }\n";
+    for first in ["a", "b"] {
+        let mut known = push_to_main();
+        for (n_answers, job) in [first, if first == "a" { "b" } else { "a" }].into_iter().enumerate() {
+            let answer = format!(
+                r#"[{{"outcome": "{job}"}}, {{"outcome": {{"outcome": "failed", "cause": "step", "step": 0, "exit": 1}}}}]"#
+            );
+            let (question, answer) = serde_json::from_str(&answer).unwrap();
+            known.answers.insert(question, answer);
+            let graph = yaml_of(text, &known).evaluation.graph;
+            for grown in ["c", "d"] {
+                let skip = graph.jobs.get(grown).and_then(|job| job.skip.clone());
+                let because = graph::SkipReason::Need { because: "a".into() };
+                assert_eq!(skip, (n_answers == 1).then_some(because), "{grown}, {first} first");
+            }
+        }
+    }
+}
+
+/// Which legs there would have been is never known, so each means the job that stands for them.
+#[test]
+fn legs_that_never_come_can_be_needed() {
+    let text = "jobs:\n  plan: { run: x, outputs: [s] }\n  \
+                test: { needs: plan, run: x, matrix: { s: \"${{ fromJSON(needs.plan.outputs.s) }}\" } }\n  \
+                ship: { needs: [test/2], run: \"echo ${{ needs['test/2'].result }}\" }\n";
+    let failed = r#"[{"outcome": "plan"}, {"outcome": {"outcome": "failed", "cause": "step", "step": 0, "exit": 1}}]"#;
+    let mut known = push_to_main();
+    let (question, answer) = serde_json::from_str(failed).unwrap();
+    known.answers.insert(question, answer);
+    let skipped = text.replace("test: { ", "test: { when: { branch: release }, ");
+    for (text, known) in [(text, &known), (&*skipped, &push_to_main()), (&*skipped, &known)] {
+        let lowered = yaml_of(text, known);
+        assert_eq!(told(&lowered), "nothing is wrong\n");
+        let graph = &lowered.evaluation.graph;
+        assert!(graph.jobs["test"].skip.is_some());
+        assert_eq!(graph.jobs["ship"].needs[0].job, JobName::from("test"));
+    }
+    // Where the legs are known, one that is not among them is a fault.
+    let known_legs = text.replace("\"${{ fromJSON(needs.plan.outputs.s) }}\"", "[1]");
+    let unknown = told(&yaml_of(&known_legs.replace("test: {", "test: { when: { branch: release },"), &push_to_main()));
+    assert!(unknown.contains("unknown-need"), "{unknown}");
 }
 
 /// Whatever an outsider writes into a commit's message arrives as it is, in every place of a script, and runs nothing.

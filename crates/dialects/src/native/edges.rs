@@ -74,6 +74,17 @@ struct Planned<'a> {
     names: Vec<JobName>,
 }
 
+impl Planned<'_> {
+    /// Whether it stands for legs whose names nobody knows: they are to come, or never will because the job does not run.
+    fn hides_legs(&self) -> bool {
+        match &self.expansion.shape {
+            Shape::Hole(_) => true,
+            Shape::Single => self.expansion.skip.is_some() && self.source.body.get("matrix").is_some(),
+            Shape::Legs(..) => false,
+        }
+    }
+}
+
 /// The graph and its open questions.
 pub(crate) fn graph(given: &Given<'_>, patterns: &mut Patterns, faults: &mut Faults) -> Woven {
     let ids = Ids::of(given, faults);
@@ -435,14 +446,11 @@ impl<'a> Weaving<'a, '_> {
             return Some(Cow::Owned(group));
         }
         let job = &self.planned[self.ids.owner(name)?];
-        match &job.expansion.shape {
-            // Which legs there will be is not known yet.
-            Shape::Hole(_) => Some(Cow::Borrowed(&job.names)),
-            _ => {
-                let leg = job.names.iter().position(|leg| leg.as_str() == name)?;
-                Some(Cow::Borrowed(&job.names[leg..=leg]))
-            }
+        if job.hides_legs() {
+            return Some(Cow::Borrowed(&job.names));
         }
+        let leg = job.names.iter().position(|leg| leg.as_str() == name)?;
+        Some(Cow::Borrowed(&job.names[leg..=leg]))
     }
 
     /// Every place where jobs will grow: matrices and conditions that wait, and those that a program names.
@@ -500,10 +508,7 @@ impl<'a> Weaving<'a, '_> {
         };
         let is_leg = |name: &str| {
             let planned = self.ids.owner(name).map(|index| &self.planned[index]);
-            planned.is_some_and(|job| match &job.expansion.shape {
-                Shape::Hole(_) => true,
-                Shape::Single | Shape::Legs(..) => job.names.iter().any(|leg| leg.as_str() == name),
-            })
+            planned.is_some_and(|job| job.hides_legs() || job.names.iter().any(|leg| leg.as_str() == name))
         };
         let has_legs = |id: &str| match self.ids.jobs.get(id) {
             Some(&index) => self.planned[index].source.body.get("matrix").is_some(),

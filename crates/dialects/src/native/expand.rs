@@ -64,7 +64,8 @@ pub(crate) struct Given<'a> {
 enum NoMatrix {
     /// These jobs must end first.
     Pending(Vec<JobName>),
-    /// This job did not pass, so its outputs never come.
+    /// This job did not pass, so its outputs never come. All that is read has ended, and of several it is the smallest name:
+    /// the order in which they end changes nothing.
     Never(JobName),
     /// A fault, which was told.
     Faulty,
@@ -96,7 +97,8 @@ pub(crate) fn expand(
     let mut n_places = 1;
     let mut shape = Shape::Single;
     if let Some(node) = job.body.get("matrix") {
-        let mut reading = Reading { given, around: given.around, origin: Origin::File, faults };
+        let is_skipped = skip.is_some();
+        let mut reading = Reading { given, around: given.around, is_skipped, origin: Origin::File, faults };
         match reading.matrix(node) {
             Ok(matrix) => {
                 if let Some(legs) = reading.legs(job, node, &matrix) {
@@ -124,6 +126,8 @@ pub(crate) fn expand(
 struct Reading<'r, 'g> {
     given: &'r Given<'g>,
     around: &'g Surroundings<'g>,
+    /// Whether the job does not run in any case.
+    is_skipped: bool,
     origin: Origin,
     faults: &'r mut Faults,
 }
@@ -167,7 +171,7 @@ impl Reading<'_, '_> {
             }
             return Ok(matrix);
         }
-        let (mut is_whole, mut pending) = (true, Vec::new());
+        let (mut is_whole, mut pending, mut never) = (true, Vec::new(), None);
         // Any other kind was told.
         let entries = node.entries().ok_or(NoMatrix::Faulty)?;
         for entry in entries {
@@ -182,13 +186,18 @@ impl Reading<'_, '_> {
                     is_whole = false;
                     pending.append(&mut after);
                 }
-                Err(other) => return Err(other),
+                Err(NoMatrix::Never(job)) => never = Some(never.map_or(job.clone(), |before: JobName| before.min(job))),
+                Err(NoMatrix::Faulty) => return Err(NoMatrix::Faulty),
             }
         }
         self.excludes_by_axes(node);
         pending.sort();
         pending.dedup();
-        if is_whole { Ok(matrix) } else { Err(NoMatrix::Pending(pending)) }
+        match never {
+            _ if !is_whole => Err(NoMatrix::Pending(pending)),
+            Some(job) => Err(NoMatrix::Never(job)),
+            None => Ok(matrix),
+        }
     }
 
     /// Tells every key of an `exclude` that is no axis: without it the rest would take out more than is meant.
@@ -283,7 +292,10 @@ impl Reading<'_, '_> {
         }
         let mut needs: BTreeMap<JobName, NeedResult> = BTreeMap::new();
         let mut pending = Vec::new();
-        let mut is_pending = false;
+        let reads_needs = template.context_paths().iter().any(|path| &*path.context == "needs");
+        // A job that never runs is one job from the beginning, so it stays one also when another job's question has brought the outcome.
+        let mut is_pending = self.is_skipped && reads_needs;
+        let mut never: Option<JobName> = None;
         let mut order: Vec<JobName> = Vec::new();
         for path in template.context_paths().iter().filter(|path| &*path.context == "needs") {
             let Some(id) = path.name(0) else {
@@ -311,12 +323,15 @@ impl Reading<'_, '_> {
                         order.push(name.clone());
                         needs.insert(name, NeedResult { result, outputs, artifacts: BTreeMap::new() });
                     }
-                    Some(_) => return Err(NoMatrix::Never(name)),
+                    Some(_) => never = Some(never.map_or(name.clone(), |before| before.min(name))),
                 }
             }
         }
         if is_pending || !pending.is_empty() {
             return Err(NoMatrix::Pending(pending));
+        }
+        if let Some(name) = never {
+            return Err(NoMatrix::Never(name));
         }
         let order: HashMap<JobName, u32> = order.into_iter().zip(0..).collect();
         graph::legs::join(&mut needs, |name| order.get(name).copied().unwrap_or_default());
