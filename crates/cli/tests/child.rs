@@ -170,6 +170,39 @@ fn a_cancel_reaches_the_child_gently() {
     assert!(text.contains("build 2 was canceled") && !text.contains("failed"), "{text}");
 }
 
+/// Nobody would be there for what its gate lets through.
+#[test]
+fn a_child_at_its_gate_ends_with_its_parent() {
+    let child = "jobs:\n  ask: { gate: 'Ship?' }\n  ship: { needs: [ask], run: echo shipped }\n";
+    let parent = "jobs: { a: { run: [{ build: { file: .ropewalk/child.yaml } }] } }";
+    let repository = Repository::new(&[("pipeline.yaml", parent), ("child.yaml", child)]);
+    let (mut process, mut reader) = repository.start("ropewalk approve 2 ask");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&process), rustix::process::Signal::INT)
+        .expect("a signal is sent");
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).expect("readable output");
+    assert_eq!(process.wait().expect("it ends").code(), Some(130), "{rest}");
+    let text = repository.check(&["show", "2"], 0);
+    assert!(text.contains("build 2 was canceled"), "{text}");
+    let text = repository.check(&["approve", "2", "ask"], 2);
+    assert!(text.contains("no gate of it waits"), "{text}");
+}
+
+#[test]
+fn a_job_whose_child_is_canceled_is_canceled() {
+    let child = "jobs: { one: { run: 'echo ready; while :; do sleep 0.05; done' } }";
+    let parent = "jobs:\n  a: { retry: { max: 2, on: [step] }, run: [{ build: { file: .ropewalk/child.yaml } }] }\n  mend: { needs: [{ job: a, on: failure }], run: echo mended }\n";
+    let repository = Repository::new(&[("pipeline.yaml", parent), ("child.yaml", child)]);
+    let (mut process, mut reader) = repository.start("one | ready");
+    repository.check(&["cancel", "2"], 0);
+    let mut rest = String::new();
+    reader.read_to_string(&mut rest).expect("readable output");
+    assert_eq!(process.wait().expect("it ends").code(), Some(1), "{rest}");
+    in_order(&rest, &["build 2 was canceled", "a: canceled by the end of the build that it asked for"]);
+    assert!(!rest.contains("mended") && !rest.contains("build 3"), "{rest}");
+    assert!(repository.check(&["builds"], 0).lines().all(|line| !line.trim_start().starts_with('3')));
+}
+
 #[test]
 fn after_kill_nine_nothing_of_a_child_is_left_and_resume_goes_on_with_the_parent() {
     let child = "jobs:\n  one: { run: 'if [ -e ../again ]; then echo second; else touch ../again; echo ready; setsid sleep 1000; fi' }\n";

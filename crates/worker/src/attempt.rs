@@ -76,6 +76,8 @@ const PHASE_MS_MIN: u64 = 10;
 /// The exit code that stands for a step which broke its word although its script passed: a file of values that cannot be
 /// read, a missing output or artifact.
 pub const EXIT_BROKEN: i32 = 1;
+/// The exit code of a step that asked for a build which was canceled; commands.md has the codes.
+const EXIT_CANCELED: i32 = 130;
 
 /// Runs one attempt. Many may run at once in one thread; dropping the future leaves processes to the keeper.
 ///

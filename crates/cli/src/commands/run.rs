@@ -457,11 +457,10 @@ async fn build_to_end(
         worker: Rc::clone(&worker),
         secrets,
         reuse: how.reuse(),
-        gates: Cell::new(if form == Output::Live || project.inside.is_some() {
-            // A job waits for this build, so it has a process anyway.
-            GatePolicy::Wait
-        } else {
-            GatePolicy::Leave
+        gates: Cell::new(match form {
+            _ if project.inside.is_some() => GatePolicy::WaitedFor,
+            Output::Live => GatePolicy::Wait,
+            _ => GatePolicy::Leave,
         }),
         parallel,
         slots,

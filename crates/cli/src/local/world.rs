@@ -42,8 +42,11 @@ pub const WORKER: &str = "local";
 /// Whether the process goes on while nothing is left but gates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GatePolicy {
-    /// A person watches: wait for an answer from another terminal.
+    /// A person watches: wait for an answer from another terminal. Once asked to end, leave.
     Wait,
+    /// A job waits for the build, which so has a process anyway: wait for an answer. Once asked to end, the gates end too: nobody
+    /// would be there any more for what they let through.
+    WaitedFor,
     /// Nobody watches: end, and go on when the gate is answered.
     Leave,
 }
@@ -524,14 +527,16 @@ pub struct Interrupter {
 }
 
 impl Interrupter {
-    /// The first signal: cancel gently; if nothing but gates is left, leave the build as it is.
+    /// The first signal: cancel gently; if nothing but gates is left, leave a build as it is for which no job waits.
     pub async fn first(&self, by: &str) {
         let build = self.parts.build;
-        self.parts.gates.set(GatePolicy::Leave);
-        if self.running.borrow().is_empty() {
-            // A word without meaning, so that the shell looks whether it may end.
-            let _ = self.parts.inbox.send(nothing()).await;
-            tokio::task::yield_now().await;
+        if self.parts.gates.get() != GatePolicy::WaitedFor {
+            self.parts.gates.set(GatePolicy::Leave);
+            if self.running.borrow().is_empty() {
+                // A word without meaning, so that the shell looks whether it may end.
+                let _ = self.parts.inbox.send(nothing()).await;
+                tokio::task::yield_now().await;
+            }
         }
         let _ = self.parts.inbox.send(Input::CancelRequested { build, by: by.to_owned() }).await;
     }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::command::{Unstarted, largest_variable};
 use super::container::Contained;
-use super::{Attempt, EXIT_BROKEN, blocking, infrastructure, now, number};
+use super::{Attempt, EXIT_BROKEN, EXIT_CANCELED, blocking, infrastructure, now, number};
 use crate::cancel::Asked;
 use crate::contexts::Status;
 use crate::depot::{LogEnd, LogError, Reach};
@@ -228,6 +228,11 @@ impl Attempt<'_> {
         match went.stopped {
             Some(stopped) => self.stop(index, recorder, &stopped, limit, done),
             None if end.ending.code() == 0 => report.result = StepResult::Passed,
+            // What was canceled has not failed: nothing mends it, and no try asks for the build again.
+            None if self.spec.job.steps[index].build.is_some() && end.ending.code() == EXIT_CANCELED => {
+                report.result = StepResult::Canceled;
+                done.failure = Some(Failure::Canceled { by: "the end of the build that it asked for".to_owned() });
+            }
             None => {
                 self.tell_memory_kills(index, recorder);
                 done.failure = Some(Failure::Step { step: number(index), exit: end.ending.code(), message: None });
