@@ -810,8 +810,13 @@ impl Slot {
         self.end.as_ref().map(|end| Ending::of(&end.outcome, self.job.toleration()))
     }
 
-    /// Whether it or a job before it failed, as `failure()` asks.
+    /// Whether it or a job before it failed, as `failure()` asks. A job that its condition kept out from the beginning waited for
+    /// nothing, so nothing stands before it: what it needs may end before those that need it are decided, or after.
     pub fn counts_as_failure(&self) -> bool {
+        let is_kept_out = !self.flags.is_retried && matches!(self.job.skip, Some(SkipReason::Condition { .. }));
+        if is_kept_out {
+            return false;
+        }
         self.flags.after_failure || matches!(self.ending(), Some(Ending::Failed | Ending::Errored))
     }
 

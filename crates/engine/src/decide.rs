@@ -687,8 +687,11 @@ fn decided_early(build: &Build, index: SlotIndex) -> Option<Outcome> {
     if slot.flags.is_retried {
         return None;
     }
-    if let Some(reason) = &slot.job.skip {
-        return Some(Outcome::Skipped(reason.clone()));
+    match &slot.job.skip {
+        // Left out because of one need, it still ends after all of them, so that whether something before it failed is known.
+        Some(SkipReason::Need { .. }) if slot.n_waits_for > 0 && !slot.flags.is_unwanted => return None,
+        Some(reason) => return Some(Outcome::Skipped(reason.clone())),
+        None => {}
     }
     if slot.flags.is_unwanted {
         let text = "the build did not ask for it".to_owned();

@@ -712,6 +712,47 @@ fn what_has_not_begun_may_still_change_or_go() {
     );
 }
 
+/// Whether `failure()` holds behind a job that does not run hangs on the pipeline alone, not on what ends first.
+#[test]
+fn failures_before_a_job_that_does_not_run_are_told_alike_in_every_order() {
+    let condition = graph::SkipReason::Condition { text: "branch main".to_owned() };
+    let need = graph::SkipReason::Need { because: "plan".into() };
+    for (skip, told) in [(&condition, "report skipped, not failure()"), (&need, "report leased 3 try 1")] {
+        for order in
+            [["a fails", "plan passes", "grow"], ["plan passes", "a fails", "grow"], ["plan passes", "grow", "a fails"]]
+        {
+            let mut world = World::new();
+            world.worker("w", 4, "", 0);
+            world.request(1, BuildOptions::default());
+            let grown_with = |text: &str, is_whole| {
+                let mut evaluation = grown(text, is_whole);
+                if let Some(job) = evaluation.graph.jobs.get_mut("quiet") {
+                    std::sync::Arc::make_mut(job).skip = Some(skip.clone());
+                }
+                evaluation
+            };
+            let report = "report [if=failure()]: ~quiet ~test";
+            let first = match skip {
+                graph::SkipReason::Condition { .. } => format!("a:; plan:; quiet: ~a !plan; {report}"),
+                // It is known not to run once it has grown.
+                _ => "a:; plan:; report [if=failure()]: ~test".to_owned(),
+            };
+            world.evaluated(1, 0, grown_with(&first, false));
+            for event in order {
+                match event {
+                    "grow" => {
+                        let last = format!("a:; plan:; quiet: ~a !plan; test [empty]: plan; {report}");
+                        world.evaluated(1, 1, grown_with(&last, true));
+                    }
+                    sentence => world.act(sentence),
+                }
+            }
+            let facts = trace(&world.facts);
+            assert!(facts.contains(told), "{skip:?}, {order:?}:\n{facts}");
+        }
+    }
+}
+
 #[test]
 fn a_job_that_was_skipped_before_what_it_needs_had_grown_does_not_diverge() {
     let mut world = World::new();
