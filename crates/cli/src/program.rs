@@ -5,8 +5,10 @@
 //! [`Program`]. What crosses is described in docs/design/2026-11-21-rust-pipelines.md.
 
 mod cargo;
+mod ending;
 pub mod evaluation;
 mod frontmatter;
+mod made;
 pub mod plugins;
 pub mod said;
 pub mod sdk;
@@ -23,7 +25,8 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use dialects::program::Reply;
-use graph::Digest;
+use graph::{Digest, Shell};
+use store::{DATABASE_FILE, SqliteStore, Store, StoreError};
 use worker::evaluator::{Evaluator, EvaluatorError, Limits};
 use worker::sandbox::Sandbox;
 
@@ -142,6 +145,16 @@ impl Place {
         self.source.path().parent().unwrap_or(&self.root)
     }
 
+    /// The folder that is the program's alone, in which a file that appears may become part of it. A file may also lie at the
+    /// project's root, among all that is not the pipeline's.
+    fn own_folder(&self) -> Option<&Path> {
+        match self.source {
+            Source::Package(_) => Some(self.folder()),
+            Source::File(_) => Some(self.folder()).filter(|folder| !self.root.starts_with(folder)),
+            Source::Plugins(_) => None,
+        }
+    }
+
     /// The form of the SDK that the program is built with.
     fn form(&self) -> Form {
         match &self.source {
@@ -170,23 +183,30 @@ impl Place {
             |error: io::Error| Stop::infra(format!("could not lay the SDK into {}: {error}", self.cache.display()));
         let form = self.form();
         let sdk = sdk::lay(&self.cache, form).map_err(failed)?;
-        let target = self.kept.join(format!("target-{}", sdk::name(form)));
-        let folder = self.folder().to_owned();
-        let manifest = match &self.source {
-            Source::File(file) => single::lay(file, &self.name, &self.kept.join("package"), &sdk)?,
-            Source::Package(manifest) => {
-                self.link(&sdk)?;
-                manifest.clone()
-            }
+        let package = self.package();
+        let laid = self.kept.join("package");
+        match &self.source {
+            Source::File(file) => single::lay(file, &self.name, &laid, &sdk)?,
+            Source::Package(_) => self.link(&sdk)?,
             Source::Plugins(plugins) => {
                 if let Some(folder) = plugins.linked(&self.root) {
                     fs::create_dir_all(&folder).map_err(failed)?;
                     link(&folder, &sdk)?;
                 }
-                plugins::lay(plugins, &self.root, &self.kept.join("package"), &sdk)?
+                plugins::lay(plugins, &self.root, &laid, &sdk)?;
             }
+        }
+        Ok(package)
+    }
+
+    /// Where cargo works, and on what, once it is laid.
+    fn package(&self) -> Package {
+        let target = self.kept.join(format!("target-{}", sdk::name(self.form())));
+        let manifest = match &self.source {
+            Source::File(_) | Source::Plugins(_) => self.kept.join("package/Cargo.toml"),
+            Source::Package(manifest) => manifest.clone(),
         };
-        Ok(Package { folder, manifest, target })
+        Package { folder: self.folder().to_owned(), manifest, target }
     }
 
     /// Makes the link by which a package finds the SDK, if it looks for it there.
@@ -232,8 +252,16 @@ impl Place {
         let of_stamp = || Some(Stamp::unchanged(&self.stamp("built"))?.result);
         let result = if self.is_linked() { of_stamp() } else { None };
         let result = result.or_else(|| Some(Recipe::unchanged(&self.recipe("built"), &self.root)?.result))?;
-        let digest: Digest = result.parse().ok()?;
-        self.binary(digest).is_file().then_some(digest)
+        let (digest, bytes) = result.split_once(' ')?;
+        let digest: Digest = digest.parse().ok()?;
+        let binary = File::open(self.binary(digest)).ok()?;
+        // A disk that was full, or a machine that lost power, may have left less of it.
+        if binary.metadata().ok()?.len().to_string() != bytes {
+            return None;
+        }
+        // Binaries that nobody uses go by their age.
+        let _ = binary.set_modified(SystemTime::now());
+        Some(digest)
     }
 
     /// Where it is kept what something was made of, for all folders that hold this project's files.
@@ -278,14 +306,20 @@ impl Place {
         let bytes = fs::read(&made).map_err(failed)?;
         let digest = Digest(*blake3::hash(&bytes).as_bytes());
         let binary = self.binary(digest);
-        if !binary.is_file() {
+        let is_whole = |binary: &Path| fs::metadata(binary).is_ok_and(|there| there.len() == bytes.len() as u64);
+        if !is_whole(&binary) {
             let folder = binary.parent().unwrap_or(&self.data);
             store::make_private_folder(&self.data).and_then(|()| fs::create_dir_all(folder)).map_err(failed)?;
             let fresh = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
             fs::copy(&made, fresh.path()).map_err(failed)?;
+            // Its name must not outlive a loss of power that its bytes do not.
+            fresh.as_file().sync_all().map_err(failed)?;
             fresh.persist(&binary).map_err(|error| failed(error.error))?;
         }
-        self.keep_stamp(&made, &package, began, digest);
+        match made::of(self, &package, &made, &finished.stdout) {
+            Some(what) => self.remember("built", what, began, format!("{} {}", digest.to_hex(), bytes.len())),
+            None => drop(fs::remove_file(self.stamp("built"))),
+        }
         self.retire();
         Ok(digest)
     }
@@ -335,40 +369,6 @@ impl Place {
         }
     }
 
-    /// Remembers how everything looked that the binary was made of. Losing it costs time only.
-    fn keep_stamp(&self, made: &Path, package: &Package, began: SystemTime, digest: Digest) {
-        let sources =
-            fs::read_to_string(made.with_extension("d")).map(|text| stamp::dep_info(&text)).unwrap_or_default();
-        let mut paths: BTreeSet<PathBuf> = cargo::settings(&package.folder).into_iter().collect();
-        for source in sources {
-            let source = package.folder.join(source);
-            let manifest = source.ancestors().map(|above| above.join("Cargo.toml")).find(|manifest| manifest.is_file());
-            paths.extend(manifest);
-            paths.insert(source);
-        }
-        // What files say of plugins is in the stamp's name.
-        if !matches!(self.source, Source::Plugins(_)) {
-            paths.insert(self.source.path().to_owned());
-        }
-        paths.insert(package.manifest.clone());
-        paths.insert(package.manifest.with_file_name("Cargo.lock"));
-        // The generated package is written before every call of cargo, and only from what is stamped anyway; the SDK
-        // never changes where it lies.
-        let made_by_us = [self.kept.join("package"), self.cache.join("sdk"), self.folder().join(".sdk")];
-        paths.retain(|path| !made_by_us.iter().any(|folder| path.starts_with(folder)));
-        let mut folders = BTreeSet::new();
-        if let Source::Package(_) = &self.source {
-            // A build script, a binary or a setting may be added where none was.
-            folders.extend(["", "src", "src/bin", ".cargo"].map(|name| self.folder().join(name)));
-            if self.folder().join("build.rs").is_file() {
-                // It may read anything of the package.
-                testing::collect(self.folder(), &mut paths);
-            }
-        }
-        let variables = variables_read(made);
-        self.remember("built", Made { paths, folders, variables, ..Made::default() }, began, digest.to_hex());
-    }
-
     /// Removes target folders of other versions of the SDK, and binaries that nobody has used for long.
     fn retire(&self) {
         let current = format!("target-{}", sdk::name(self.form()));
@@ -379,12 +379,19 @@ impl Place {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
-        for entry in fs::read_dir(self.data.join("programs")).into_iter().flatten().flatten() {
-            let age =
-                entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|time| time.elapsed().ok());
-            if age.is_some_and(|age| age > BINARIES_KEPT) {
-                let _ = fs::remove_file(entry.path());
-            }
+        let is_old = |path: &PathBuf| {
+            let age = fs::metadata(path).and_then(|it| it.modified()).ok().and_then(|time| time.elapsed().ok());
+            age.is_some_and(|age| age > BINARIES_KEPT)
+        };
+        let entries = fs::read_dir(self.data.join("programs")).into_iter().flatten().flatten();
+        let old: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(is_old).collect();
+        if old.is_empty() {
+            return;
+        }
+        let Ok(in_use) = programs_in_use(&self.data) else { return };
+        let in_use: BTreeSet<PathBuf> = in_use.into_iter().map(|digest| self.binary(digest)).collect();
+        for path in old.into_iter().filter(|path| !in_use.contains(path)) {
+            let _ = fs::remove_file(path);
         }
     }
 
@@ -519,16 +526,22 @@ fn path_from(folder: &Path, file: &Path) -> PathBuf {
     up.chain(file.components().skip(n_shared).map(|part| Path::new(part.as_os_str()))).collect()
 }
 
-/// The most dep-info files that are read.
-const DEP_INFOS_MAX: usize = 1000;
-
-/// The variables of the environment that the crates of a binary read. rustc's dep-info lies in `deps`, one for each crate
-/// that was compiled there: those of the binary itself and of the packages it was made of.
-fn variables_read(binary: &Path) -> BTreeSet<String> {
-    let deps = binary.with_file_name("deps");
-    let entries = fs::read_dir(deps).into_iter().flatten().flatten().map(|entry| entry.path());
-    let infos = entries.filter(|path| path.extension().is_some_and(|end| end == "d")).take(DEP_INFOS_MAX);
-    infos.filter_map(|path| fs::read_to_string(path).ok()).flat_map(|text| stamp::variables_read(&text)).collect()
+/// The binaries whose functions are jobs of builds that have not ended; one may wait for a person as long as it likes.
+fn programs_in_use(data: &Path) -> Result<BTreeSet<Digest>, StoreError> {
+    let mut programs = BTreeSet::new();
+    if !data.join(DATABASE_FILE).is_file() {
+        return Ok(programs);
+    }
+    let store = SqliteStore::open_to_read(data)?;
+    for build in store.unfinished()? {
+        let Some(graph) = store.graph(build)? else { continue };
+        let steps = graph.jobs.values().flat_map(|job| &job.steps);
+        programs.extend(steps.filter_map(|step| match step.shell {
+            Shell::Program(digest) => Some(digest),
+            _ => None,
+        }));
+    }
+    Ok(programs)
 }
 
 /// Makes the link `.sdk` in a folder of the repository, and has git ignore it.

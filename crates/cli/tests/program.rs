@@ -10,6 +10,9 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+#[path = "program/made.rs"]
+mod made;
+
 /// A repository with a place in the cache.
 struct Repository {
     root: PathBuf,
@@ -98,7 +101,7 @@ const FUNCTIONS: &str = r#"---
 [dependencies]
 ropewalk = "*"
 ---
-use ropewalk::hook::{command, on, push};
+use ropewalk::hook::{command, on, push, tag};
 use ropewalk::{Ci, Data};
 
 #[derive(Clone, Data)]
@@ -107,7 +110,7 @@ struct Plan {
 }
 
 fn main() {
-    Ci::main([on(push()).run(pipeline), on(command("release")).run(release)])
+    Ci::main([on(push()).run(pipeline), on(command("release")).or(tag("v.*")).run(release)])
 }
 
 fn pipeline(ci: &Ci) {
@@ -138,6 +141,7 @@ fn a_file_is_a_pipeline() {
     repository.prints(&["check", "--twice"], 0, &["nothing is wrong", "byte for byte the same"]);
     // Commands are asked for by name.
     repository.prints(&["run", "--command", "release"], 0, &["tag | tagged\n"]);
+    repository.prints(&["plan", "--tag", "v1"], 0, &["└─ tag"]);
     repository.prints(&["run", "--command", "relase"], 2, &["the command `relase` fits none of: release"]);
     // Config files stand beside it.
     repository.write(".ropewalk/pipeline.yaml", "on: push\njobs:\n  lint: { run: echo linted }\n");
@@ -325,7 +329,7 @@ fn a_package_is_tested_before_it_runs() {
     let text = repository.prints(&["run"], 2, &["assertion", "do not pass; nothing was run", hint]);
     assert!(!text.contains("make | made"), "{text}");
     // It leaves a build that says why.
-    repository.prints(&["builds"], 0, &["2", "failed"]);
+    repository.prints(&["builds"], 0, &["2", "failed", "the pipeline's tests do not pass: ropewalk test"]);
     let kept = ["the tests of .ropewalk/Cargo.toml do not pass", "tests/other.rs:3:5", "left: 2"];
     repository.prints(&["show", "2"], 0, &kept);
     repository.prints(&["test", "arithmetic"], 1, &["arithmetic ... FAILED"]);

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use crate::ci::Ci;
 use crate::condition::Tag;
+pub use crate::condition::tag;
 use crate::context::Failure;
 use crate::event::EventKind;
 use crate::fields::{Field, Fill};

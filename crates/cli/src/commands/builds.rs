@@ -1,5 +1,6 @@
 //! `ropewalk builds`: builds, newest first, with what failed in a few words.
 
+use engine::fact::What;
 use graph::{BuildId, Event, EventKind, Verdict};
 use serde_json::{Value, json};
 use store::BuildFilter;
@@ -12,6 +13,7 @@ use crate::args::{Builds, Colour, ListForm};
 use crate::calendar::Calendar;
 use crate::columns::{self, Cell, Columns, Paint, Style};
 use crate::places;
+use crate::program::testing;
 use crate::project::Project;
 use crate::{exit, output, words};
 
@@ -240,6 +242,9 @@ fn remark(row: &BuildRow, archive: &dyn Archive) -> Result<String, Stop> {
             let show = archive.whereabouts().command(format_args!("show {}", row.build));
             format!("the pipeline has {}: {show}", words::count(count(row.errors), "error"))
         }
+        Verdict::Failed { because: None } if was_ended_by_tests(row, archive)? => {
+            "the pipeline's tests do not pass: ropewalk test".to_owned()
+        }
         Verdict::Failed { because: None } => match row.errors {
             0 => "the pipeline is wrong: ropewalk check".to_owned(),
             errors => format!("the pipeline has {}: ropewalk check", words::count(count(errors), "error")),
@@ -249,6 +254,15 @@ fn remark(row: &BuildRow, archive: &dyn Archive) -> Result<String, Stop> {
         Verdict::Passed { note: Some(note) } => note.clone(),
         Verdict::Passed { note: None } => passed(row),
     })
+}
+
+/// Whether the tests of its own pipeline ended it, which another command tries again than other faults.
+fn was_ended_by_tests(row: &BuildRow, archive: &dyn Archive) -> Result<bool, Stop> {
+    let evaluations = archive.evaluations(row.build)?;
+    Ok(evaluations.iter().any(|fact| match &fact.what {
+        What::Evaluated { diagnostics, .. } => diagnostics.iter().any(|fault| fault.code == testing::FAILED),
+        _ => false,
+    }))
 }
 
 fn progress(row: &BuildRow) -> String {

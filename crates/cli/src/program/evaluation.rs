@@ -137,7 +137,7 @@ fn named_file(program: &Program) -> impl FnMut(&str) -> NamedFile {
 
 /// What is said where the program could not be asked.
 fn unanswered(program: &Program, known: &Known, message: String) -> Lowered {
-    let help = format!("`ropewalk check` asks {} again; an evaluation computes, it waits for nothing", program.name);
+    let help = format!("`ropewalk check` asks {} again", program.name);
     let mut diagnostic = Diagnostic::error("program-failed", message).help(help);
     let mut sources = Sources::new();
     if let Some((name, text)) = program.main_file()

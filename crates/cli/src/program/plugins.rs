@@ -164,11 +164,11 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Lays the package into `folder`; gives the manifest's path.
+/// Lays the package into `folder`.
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn lay(plugins: &Plugins, root: &Path, folder: &Path, sdk: &Path) -> Result<PathBuf, Stop> {
+pub fn lay(plugins: &Plugins, root: &Path, folder: &Path, sdk: &Path) -> Result<(), Stop> {
     let failed = |error: io::Error| {
         Stop::infra(format!("could not write the package of the plugins {}: {error}", folder.display()))
     };
@@ -192,6 +192,5 @@ pub fn lay(plugins: &Plugins, root: &Path, folder: &Path, sdk: &Path) -> Result<
     let manifest = single::manifest(&manifest, "src/main.rs", sdk);
     fs::create_dir_all(folder.join("src")).map_err(failed)?;
     single::write_if_changed(&folder.join("Cargo.toml"), manifest.as_bytes()).map_err(failed)?;
-    single::write_if_changed(&folder.join("src/main.rs"), program.as_bytes()).map_err(failed)?;
-    Ok(folder.join("Cargo.toml"))
+    single::write_if_changed(&folder.join("src/main.rs"), program.as_bytes()).map_err(failed)
 }

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::frontmatter;
 use crate::commands::Stop;
@@ -14,11 +14,11 @@ use crate::commands::Stop;
 /// The largest program that is read.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Lays the package of `file`, which users know as `shown`, into `folder`; gives the manifest's path.
+/// Lays the package of `file`, which users know as `shown`, into `folder`.
 ///
 /// # Errors
 /// If the file cannot be read, its frontmatter is wrong, or the package cannot be written.
-pub fn lay(file: &Path, shown: &str, folder: &Path, sdk: &Path) -> Result<PathBuf, Stop> {
+pub fn lay(file: &Path, shown: &str, folder: &Path, sdk: &Path) -> Result<(), Stop> {
     let refused = |error: io::Error| crate::pipeline::unread(shown, &error);
     if fs::metadata(file).map_err(refused)?.len() > FILE_BYTES_MAX {
         return Err(Stop::wrong(format!(
@@ -28,8 +28,7 @@ pub fn lay(file: &Path, shown: &str, folder: &Path, sdk: &Path) -> Result<PathBu
     let text = fs::read_to_string(file).map_err(refused)?;
     let parted =
         frontmatter::part(&text).map_err(|fault| Stop::wrong(format!("{shown}:{}: {}", fault.line, fault.message)))?;
-    // Names that lead out of the package are no names in it.
-    let inside = if shown.starts_with('/') || shown.contains("..") { "pipeline.rs" } else { shown };
+    let inside = inside(shown);
     let manifest = match parted.manifest {
         // On the lines where it stands in the file, so that what cargo says of a line is true of the file.
         Some(frontmatter) => {
@@ -38,11 +37,17 @@ pub fn lay(file: &Path, shown: &str, folder: &Path, sdk: &Path) -> Result<PathBu
         }
         None => manifest("", inside, sdk),
     };
-    write(file, parted.program.as_deref(), inside, &manifest, folder).map_err(|error| {
-        Stop::infra(format!("could not write the pipeline's package {}: {error}", folder.display()))
-    })?;
-    Ok(folder.join("Cargo.toml"))
+    write(file, parted.program.as_deref(), inside, &manifest, folder)
+        .map_err(|error| Stop::infra(format!("could not write the pipeline's package {}: {error}", folder.display())))
 }
+
+/// What the program's file is called in its package. Names that lead out of the package are no names in it.
+pub(super) fn inside(shown: &str) -> &str {
+    if shown.starts_with('/') || shown.contains("..") { "pipeline.rs" } else { shown }
+}
+
+/// What stands in the package's folder and is not linked there.
+pub(super) const LAID: [&str; 3] = ["Cargo.toml", "Cargo.lock", ".sdk"];
 
 fn write(file: &Path, program: Option<&str>, inside: &str, manifest: &str, folder: &Path) -> io::Result<()> {
     let place = folder.join(inside);
@@ -62,7 +67,7 @@ fn write(file: &Path, program: Option<&str>, inside: &str, manifest: &str, folde
         }
     }
     let own = place.file_name().unwrap_or_default();
-    for name in names.iter().filter(|name| *name != own && *name != ".sdk") {
+    for name in names.iter().filter(|name| *name != own && !LAID.iter().any(|laid| *name == laid)) {
         link(&of_file.join(name), &beside.join(name))?;
     }
     match program {
@@ -94,8 +99,19 @@ pub(super) fn write_if_changed(path: &Path, text: &[u8]) -> io::Result<()> {
 
 /// The manifest: what the frontmatter says, completed.
 pub(super) fn manifest(frontmatter: &str, path: &str, sdk: &Path) -> String {
-    let package =
-        ["name = \"pipeline\"", "version = \"0.0.0\"", "edition = \"2024\"", "publish = false", "autobins = false"];
+    // What lies beside the program may be another package's.
+    let package = [
+        "name = \"pipeline\"",
+        "version = \"0.0.0\"",
+        "edition = \"2024\"",
+        "publish = false",
+        "build = false",
+        "autolib = false",
+        "autobins = false",
+        "autotests = false",
+        "autoexamples = false",
+        "autobenches = false",
+    ];
     let mut text = section(frontmatter, "package", &package.map(str::to_owned));
     text = carry(&text, sdk);
     if !names_sdk(&text) {

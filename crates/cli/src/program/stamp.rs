@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 /// The form of the file; another is passed over.
-const FORM: u32 = 2;
+const FORM: u32 = 3;
 /// The largest file that is read.
 const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// A change later than this before the work could be followed by another with the same time.

@@ -15,7 +15,7 @@ use rustix::fs::inotify;
 
 use super::cargo::{self, Package, Verb};
 use super::stamp::{self, Made, NO_SOURCES, Recipe, Stamp};
-use super::{Place, Program, Source};
+use super::{Place, Program, Source, made};
 use crate::args::Colour;
 use crate::commands::Stop;
 use crate::exit;
@@ -43,7 +43,7 @@ pub fn before_run(program: &Program, limit: Option<Duration>) -> Result<Tests, S
         return Ok(Tests::Passed);
     }
     let before = Before::look(place);
-    if has_tests(place, &before.paths) {
+    if may_have_tests(place, &before.paths) {
         let package = laid(place)?;
         let finished = cargo::call_within(Verb::Test, &package, place.colour, limit)?;
         if !finished.status.success() {
@@ -77,11 +77,14 @@ fn end_of(said: &[u8]) -> String {
     String::from_utf8_lossy(end).trim().to_owned()
 }
 
+/// The code of the diagnostic of a build whose pipeline's tests failed.
+pub const FAILED: &str = "pipeline-tests";
+
 /// What a build says whose pipeline's tests failed: nothing was run.
 pub fn failure(program: &Program, said: &str) -> Diagnostic {
     let name = &program.place.name;
     let message = format!("the tests of {name} do not pass; nothing was run\n{said}");
-    Diagnostic::error("pipeline-tests", message).help("`ropewalk test` runs them again, and nothing else")
+    Diagnostic::error(FAILED, message).help("`ropewalk test` runs them again, and nothing else")
 }
 
 /// What the tests of a program found when they began.
@@ -96,10 +99,11 @@ struct Before {
 impl Before {
     fn look(place: &Place) -> Self {
         let began = SystemTime::now();
-        let paths = sources(place);
+        let mut paths = sources(place);
+        paths.extend(made::compiled(place, &place.package()).0);
         let sdk = place.folder().join(".sdk");
         let own = paths.iter().filter(|path| path.starts_with(&place.root) && !path.starts_with(&sdk));
-        let own = own.map(PathBuf::as_path).chain(folder_of_package(place));
+        let own = own.map(PathBuf::as_path).chain(place.own_folder());
         let held = own.filter_map(|path| Some((path.to_owned(), stamp::held(path).ok()?))).collect();
         Self { began, paths, held }
     }
@@ -109,11 +113,6 @@ impl Before {
         let is_other = |(path, held): &(&PathBuf, &Option<String>)| !stamp::held(path).is_ok_and(|now| now == **held);
         self.held.iter().filter(is_other).map(|(path, _)| path.as_path())
     }
-}
-
-/// The folder in which a file that appears may become part of the package.
-fn folder_of_package(place: &Place) -> Option<&Path> {
-    matches!(place.source, Source::Package(_)).then(|| place.folder())
 }
 
 /// Keeps it that the tests passed. Tests may write what they also read: what holds the same as before is no change, and after any
@@ -134,11 +133,14 @@ fn remember(place: &Place, before: Before) {
         return;
     }
     let same_at = written.into_iter().map(|path| (path, now)).collect();
-    let folders = folder_of_package(place).map(Path::to_owned).into_iter().collect();
-    let (paths, began) = (before.paths, before.began);
+    let folders = place.own_folder().map(Path::to_owned).into_iter().collect();
+    let (mut paths, began) = (before.paths, before.began);
+    // What only tests are made of is known once cargo has compiled it.
+    let (compiled, mut variables) = made::compiled(place, &place.package());
+    paths.extend(compiled);
     // What the program's sources read by `env!`, its tests do too.
     let built = Stamp::unchanged(&place.stamp("built"));
-    let variables = built.map(|built| built.variables().clone()).unwrap_or_default();
+    variables.extend(built.iter().flat_map(|built| built.variables().clone()));
     place.remember("tested", Made { paths, folders, variables, same_at }, began, "passed".to_owned());
 }
 
@@ -154,7 +156,7 @@ pub fn test(project: &Project, source: &Source, names: &[String], colour: Colour
 fn run(place: &Place, names: &[String]) -> Result<u8, Stop> {
     let package = laid(place)?;
     let before = Before::look(place);
-    if !has_tests(place, &before.paths) {
+    if !may_have_tests(place, &before.paths) {
         let _ = writeln!(io::stderr(), "note: {} has no tests: `#[test]` before a function makes it one", place.name);
     }
     let mut command = cargo::command(Verb::Test, &package, place.colour, &[])?;
@@ -254,7 +256,13 @@ fn sources(place: &Place) -> BTreeSet<PathBuf> {
         paths.extend(built.paths().map(Path::to_owned));
     }
     match &place.source {
-        Source::File(file) => drop(paths.insert(file.clone())),
+        Source::File(file) => {
+            paths.insert(file.clone());
+            match place.own_folder() {
+                Some(folder) => collect(folder, &mut paths),
+                None => paths.extend(programs_in(place.folder())),
+            }
+        }
         // Plugins are tested where they are written.
         Source::Plugins(_) => {}
         Source::Package(_) => {
@@ -283,13 +291,67 @@ pub(super) fn collect(folder: &Path, paths: &mut BTreeSet<PathBuf>) {
     }
 }
 
-/// Whether one of these sources is the program's own and holds a test.
-fn has_tests(place: &Place, paths: &BTreeSet<PathBuf>) -> bool {
+/// The sources in a folder, and in none below it.
+fn programs_in(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).filter(|path| is_source(path))
+}
+
+fn is_source(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end == "rs")
+}
+
+/// Whether the program may have tests, so that cargo has to say: one of these sources looks like it, or cargo would take a file for
+/// one. Only what certainly has none is spared the compilation of an empty test.
+fn may_have_tests(place: &Place, paths: &BTreeSet<PathBuf>) -> bool {
+    if let Source::Package(manifest) = &place.source
+        && (place.folder().join("tests").is_dir()
+            || fs::read_to_string(manifest).is_ok_and(|it| it.contains("[[test]]")))
+    {
+        return true;
+    }
     let sdk = place.folder().join(".sdk");
-    let is_own = |path: &PathBuf| path.starts_with(place.folder()) && !path.starts_with(&sdk);
-    let is_source = |path: &PathBuf| path.extension().is_some_and(|end| end == "rs");
-    paths.iter().filter(|path| is_own(path) && is_source(path)).any(|path| {
-        fs::metadata(path).is_ok_and(|metadata| metadata.len() <= FILE_BYTES_MAX)
-            && fs::read_to_string(path).is_ok_and(|text| text.contains("#[test]"))
-    })
+    let is_own = |path: &Path| path.starts_with(&place.root) || path.starts_with(place.folder());
+    paths.iter().filter(|path| is_own(path) && !path.starts_with(&sdk) && is_source(path)).any(
+        |path| match fs::metadata(path) {
+            Ok(metadata) if metadata.len() > FILE_BYTES_MAX => true,
+            Ok(_) => fs::read(path).is_ok_and(|text| looks_tested(&String::from_utf8_lossy(&text))),
+            Err(_) => false,
+        },
+    )
+}
+
+/// Whether a source has an attribute that speaks of tests (`#[test]`, `#[cfg(test)]`, one that a macro makes a test of), a macro
+/// that does, or an example in its documentation, which cargo runs of a library.
+fn looks_tested(text: &str) -> bool {
+    let attributes = text.split("#[").skip(1).chain(text.split("#![").skip(1));
+    let in_attribute = |text: &str| text.split(']').next().is_some_and(|attribute| attribute.contains("test"));
+    let is_macro = |text: &str| {
+        let name = text.rsplit(|letter: char| !letter.is_alphanumeric() && letter != '_').next();
+        name.is_some_and(|name| name.contains("test"))
+    };
+    let n_parts = text.matches('!').count();
+    attributes.into_iter().any(in_attribute) || text.split('!').take(n_parts).any(is_macro) || text.contains("```")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::looks_tested;
+
+    #[test]
+    fn what_may_be_a_test_is_found_in_attributes_and_macros() {
+        for text in [
+            "#[test]\nfn a() {}",
+            "#[rstest]\nfn a() {}",
+            "#[tokio::test(flavor = \"current_thread\")]",
+            "#[cfg(test)]\nmod tests;",
+            "#![cfg_attr(test, x)]",
+            "proptest! { }",
+            "/// ```\n/// assert!(true);",
+        ] {
+            assert!(looks_tested(text), "{text}");
+        }
+        assert!(!looks_tested(
+            "fn main() {\n    println!(\"#\");\n    ci.job(\"test\").run(\"cargo test\"); }\n// test\n#[derive(Data)]"
+        ));
+    }
 }
