@@ -58,7 +58,8 @@ impl fmt::Display for ProtocolError {
         match self {
             Self::Version { found } => write!(
                 f,
-                "the pipeline's program speaks version {found} of the protocol, and this ropewalk version {PROTOCOL}"
+                "the pipeline's program speaks version {found} of the protocol, and this ropewalk version {PROTOCOL}: let it name the SDK \
+                 that ropewalk carries (`ropewalk = {{ path = \".sdk/ropewalk\" }}`), or use the ropewalk that its SDK is of"
             ),
             Self::TooLarge { bytes } => {
                 write!(f, "the pipeline's program replied with {bytes} bytes, the most is {REPLY_BYTES_MAX}")
