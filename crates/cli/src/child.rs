@@ -215,19 +215,83 @@ fn requests(places: &Places) -> Result<Vec<BuildRow>, Stop> {
     Ok(found)
 }
 
-/// The build that `run --resume` goes on with if none is named: the newest that has not ended. One for which a job of another
-/// waited is asked for again by that job.
+/// Whether a job of another build asked for this one and waits for its end. One that somebody has tried again is theirs.
+pub fn has_waiting_job(row: &BuildRow) -> bool {
+    row.event.parent.as_ref().is_some_and(|parent| parent.waits == Waits::ForVerdict) && row.retry_of.is_none()
+}
+
+/// Whether it has such a job, which so asks for it anew if nobody runs it. A canceled one only cleans up.
+fn is_asked_anew(row: &BuildRow) -> bool {
+    has_waiting_job(row) && row.canceled_by.is_none()
+}
+
+/// The build by whose `run --resume` a build that nobody runs goes on: that of the job which waits for it and asks for it anew, as long as
+/// it has not ended; else its own. `build` gives the row of a number.
+///
+/// # Errors
+/// As `build` fails.
+pub fn resumed_by(row: &BuildRow, build: impl Fn(BuildId) -> Result<Option<BuildRow>, Stop>) -> Result<BuildId, Stop> {
+    let mut outermost = row.clone();
+    for _ in 0..DEPTH_MAX {
+        let asker = outermost.event.parent.as_ref().filter(|_| is_asked_anew(&outermost)).map(|parent| parent.build);
+        let Some(asker) = asker else { break };
+        match build(asker)? {
+            Some(above) if above.verdict == Verdict::Running => outermost = above,
+            _ => break,
+        }
+    }
+    Ok(outermost.build)
+}
+
+/// Refuses to go on with a build for which a job of another waited: the work would be done twice, and nobody would learn how it ended.
+///
+/// # Errors
+/// If it is such a build.
+pub fn refuse_waited_for(build: BuildId, store: &dyn Store) -> Result<(), Stop> {
+    let Some(row) = store.build(build)?.filter(is_asked_anew) else { return Ok(()) };
+    let asker = resumed_by(&row, |build| Ok(store.build(build)?))?;
+    let job = row.event.parent.as_ref().map(|parent| parent.job.to_string()).unwrap_or_default();
+    Err(Stop::wrong(if asker == build {
+        format!(
+            "the job `{job}` that waited for build {build} has ended without it: `ropewalk cancel {build}` gives it up"
+        )
+    } else {
+        format!(
+            "build {build} is one for which a job waits, `{job}`, and which that job asks for anew: `ropewalk run --resume {asker}` goes on \
+             with both"
+        )
+    }))
+}
+
+/// The build that `run --resume` goes on with if none is named: the newest that has not ended, that nobody runs, and above which none is
+/// unended, since that one comes first. If there is none, the newest that has nothing to do before a gate is answered, or else that somebody
+/// runs.
 ///
 /// # Errors
 /// As the store refuses.
-pub fn newest_unfinished(store: &dyn Store) -> Result<Option<BuildId>, Stop> {
+pub fn newest_unfinished(places: &Places) -> Result<Option<BuildId>, Stop> {
+    let store = &*places.store;
+    let (mut waits, mut run) = (None, None);
     for build in store.unfinished()?.into_iter().rev().take(UNFINISHED_MAX) {
-        let parent = store.build(build)?.and_then(|row| row.event.parent);
-        if parent.is_none_or(|parent| parent.waits == Waits::No) {
+        let Some(row) = store.build(build)?.filter(|row| !is_asked_anew(row)) else { continue };
+        let above = builds_above(store, &row.event)?;
+        if above.iter().any(|above| above.verdict == Verdict::Running) {
+            continue;
+        }
+        if places.is_run(build)? {
+            run = run.or(Some(build));
+        } else if row.open_gates == 0 || has_lost(store, build)? {
             return Ok(Some(build));
+        } else {
+            waits = waits.or(Some(build));
         }
     }
-    Ok(None)
+    Ok(waits.or(run))
+}
+
+/// Whether an attempt of a build that nobody runs was begun and has not ended.
+fn has_lost(store: &dyn Store, build: BuildId) -> Result<bool, Stop> {
+    Ok(store.attempts(build, None)?.iter().any(|attempt| attempt.ended.is_none()))
 }
 
 /// Says which builds were asked for and never begun, because whoever was to begin them was killed or canceled.
@@ -411,10 +475,42 @@ fn entry(name: &str, value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use engine::What;
+    use graph::{BuildId, Waits};
     use serde_json::json;
+    use store::Store;
 
-    use super::{After, entry};
-    use graph::BuildId;
+    use super::{After, entry, newest_unfinished};
+    use crate::places::kept::Kept;
+
+    #[test]
+    fn a_build_goes_on_that_nobody_runs_and_that_has_something_to_do() {
+        let mut kept = Kept::new();
+        let found = |kept: &Kept| newest_unfinished(&kept.places()).map_err(|stop| stop.message);
+        let at_a_gate = What::GateOpened { job: "a".into(), prompt: "go?".to_owned() };
+        assert_eq!(found(&kept), Ok(None));
+        kept.build(&["a"]).fact(at_a_gate.clone());
+        assert_eq!(found(&kept), Ok(Some(BuildId(1))));
+        kept.build(&["a"]).lease("a");
+        assert_eq!(found(&kept), Ok(Some(BuildId(2))));
+        // A child comes after its parent, whether a job waits for it or not.
+        kept.child(2, Waits::No);
+        kept.child(2, Waits::ForVerdict).lease("a");
+        kept.build(&["a"]).fact(at_a_gate);
+        assert_eq!(found(&kept), Ok(Some(BuildId(2))));
+        kept.build(&["a"]).lease("a");
+        let claim = kept.store().claim(BuildId(6)).expect("the store answers").expect("it is free");
+        assert_eq!(found(&kept), Ok(Some(BuildId(2))));
+        drop(claim);
+        assert_eq!(found(&kept), Ok(Some(BuildId(6))));
+        kept.go_on(BuildId(2)).end();
+        kept.go_on(BuildId(6)).end();
+        assert_eq!(found(&kept), Ok(Some(BuildId(3))));
+        kept.go_on(BuildId(3)).end();
+        kept.go_on(BuildId(1)).end();
+        let _claim = kept.store().claim(BuildId(5)).expect("the store answers").expect("it is free");
+        assert_eq!(found(&kept), Ok(Some(BuildId(5))));
+    }
 
     #[test]
     fn values_are_written_as_steps_write_them() {

@@ -18,6 +18,7 @@ mod exit;
 mod failed_test;
 mod faults;
 mod first_error;
+mod given_up;
 mod installation;
 mod keeping;
 mod local;

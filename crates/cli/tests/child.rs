@@ -212,8 +212,40 @@ fn after_kill_nine_nothing_of_a_child_is_left_and_resume_goes_on_with_the_parent
     process.wait().expect("it ends");
     // Everything that was started holds the other end of the pipe.
     reader.read_to_end(&mut Vec::new()).expect("readable output");
+    // Its job asks for it anew: it would be done twice.
+    let mut text = repository.check(&["run", "--resume", "2"], 2);
+    while text.contains("is run by another process") {
+        // It is just dying.
+        text = repository.check(&["run", "--resume", "2"], 2);
+    }
+    assert!(text.contains("`ropewalk run --resume 1` goes on with both"), "{text}");
+    let text = repository.check(&["builds"], 0);
+    assert!(text.contains("--resume 1") && !text.contains("--resume 2"), "{text}");
     let text = repository.check(&["run", "--resume"], 0);
-    in_order(&text, &["build 3: build", "one | second", "build 1 passed"]);
+    in_order(&text, &["build 3: build", "one | second", "build 1 passed", "build 2 is given up"]);
+    let text = repository.check(&["show", "2"], 0);
+    assert!(text.contains("build 2 was canceled by the end of job `a` of build 1"), "{text}");
+}
+
+#[test]
+fn a_child_that_is_killed_with_its_job_is_not_left_without_an_end() {
+    let child = "jobs: { one: { run: 'trap \"\" TERM INT; echo ready; while :; do sleep 0.05; done' } }";
+    let repository = Repository::new(&[("pipeline.yaml", &waiting("")), ("child.yaml", child)]);
+    let (mut process, mut reader) = repository.start("one | ready");
+    let id = rustix::process::Pid::from_child(&process);
+    rustix::process::kill_process(id, rustix::process::Signal::INT).expect("a signal is sent");
+    let mut told = BufReader::new(process.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    while !line.contains("once more kills") {
+        line.clear();
+        assert!(told.read_line(&mut line).expect("readable output") > 0, "it says that it heard the first signal");
+    }
+    rustix::process::kill_process(id, rustix::process::Signal::INT).expect("a signal is sent");
+    reader.read_to_end(&mut Vec::new()).expect("readable output");
+    told.read_to_end(&mut Vec::new()).expect("readable output");
+    assert_eq!(process.wait().expect("it ends").code(), Some(130));
+    let text = repository.check(&["show", "2"], 0);
+    assert!(text.contains("build 2 was canceled by"), "{text}");
 }
 
 const LATER: &str = "jobs:\n  a: { reuse: false, run: '\"$ROPEWALK_BINARY\" run --later .ropewalk/child.yaml; echo asked' }\n  b: { needs: [a], run: echo end; test ! -e fail }\n";

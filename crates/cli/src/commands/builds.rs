@@ -11,6 +11,7 @@ use crate::agent::source;
 use crate::archive::Archive;
 use crate::args::{Builds, Colour, ListForm};
 use crate::calendar::Calendar;
+use crate::child;
 use crate::columns::{self, Cell, Columns, Paint, Style};
 use crate::places;
 use crate::program::testing;
@@ -225,7 +226,7 @@ fn remark(row: &BuildRow, archive: &dyn Archive) -> Result<String, Stop> {
             format!("waits: {}", archive.whereabouts().command(approve))
         }
         Verdict::Running if !archive.is_run(row)? => {
-            format!("killed: ropewalk run --resume {}", row.build)
+            format!("killed: ropewalk run --resume {}", child::resumed_by(row, |build| archive.build(build))?)
         }
         Verdict::Running => progress(row),
         Verdict::Failed { because: Some(job) } => {

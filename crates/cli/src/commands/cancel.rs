@@ -2,22 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use engine::{Engine, Fact, Input, fact::What};
-use graph::{BuildId, Verdict, WorkerId};
+use graph::{BuildId, Verdict};
 use store::BuildFilter;
 use store::rows::{BuildRow, VerdictWord};
 
 use super::Stop;
 use crate::archive::{Archive, There};
 use crate::args::Cancel;
-use crate::child;
 use crate::control::{self, Request, Sent};
-use crate::local::clock::now;
-use crate::local::world::WORKER;
 use crate::places::{self, Places};
 use crate::project::Project;
 use crate::whereabouts::{Whereabouts, not_here, quoted};
-use crate::{exit, output, room, words};
+use crate::{exit, given_up, output, room, words};
 
 /// The digits of a commit in full, by SHA-1 and by SHA-256.
 const COMMIT_LENGTHS: [usize; 2] = [40, 64];
@@ -161,33 +157,9 @@ fn cancel(places: &Places, text: &str, by: &str) -> Result<String, Stop> {
             if build.verdict != Verdict::Running {
                 return Err(has_ended(&build));
             }
-            give_up(places, &build, by)
+            Ok(format!("{}\n", given_up::give_up(&*places.store, &build, by)?))
         }
     }
-}
-
-/// Ends a build that nobody runs: one that was asked for and has not begun, that waits for a person, or whose process was killed.
-fn give_up(places: &Places, build: &BuildRow, by: &str) -> Result<String, Stop> {
-    let number = build.build;
-    if child::is_request(build) {
-        let verdict = Verdict::Canceled { by: by.to_owned() };
-        places.store.append(&[Fact { build: number, at: now(), what: What::BuildEnded { verdict } }])?;
-        return Ok(format!("build {number} is given up: it had not begun\n"));
-    }
-    let mut engine = Engine::new();
-    for fact in &places.store.facts(number)? {
-        engine.apply(fact);
-    }
-    // What ran is lost: its process died, and whatever it had started with it.
-    let left = Input::WorkerLeft { worker: WorkerId(WORKER.into()) };
-    let ends = engine.step(now(), vec![left, Input::CancelRequested { build: number, by: by.to_owned() }]);
-    places.store.append(&ends.facts)?;
-    if ends.facts.iter().any(|fact| matches!(fact.what, What::BuildEnded { .. })) {
-        return Ok(format!("build {number} is given up: no process ran it\n"));
-    }
-    Ok(format!(
-        "build {number} is canceled; what cleans up after it has not run: `ropewalk run --resume {number}` runs that, and nothing else\n"
-    ))
 }
 
 /// The build to cancel. `last` means the newest that a process runs, if there is one, and rather one that somebody asked for.
@@ -218,9 +190,11 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::path::{Path, PathBuf};
 
+    use engine::{Fact, fact::What};
     use store::Store;
 
     use super::*;
+    use crate::local::clock::now;
     use crate::places::kept::Kept;
 
     #[track_caller]

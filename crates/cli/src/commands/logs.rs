@@ -25,6 +25,7 @@ use super::Stop;
 use crate::archive::{Archive, Log, News, Search};
 use crate::args::{Colour, Logs};
 use crate::calendar::Calendar;
+use crate::child;
 use crate::columns::{self, Paint};
 use crate::exit;
 use crate::places::{self, Places};
@@ -547,7 +548,11 @@ impl<W: Write> Session<W> {
                     archive.whereabouts().command(format_args!("approve {build} {}", quoted(gate.job.as_str())));
                 format!("build {build} waits at a gate: {approve}")
             }
-            None => format!("build {build} has not ended and no process runs it: ropewalk run --resume {build}"),
+            None => {
+                let row = archive.build(build)?;
+                let by = row.map_or(Ok(build), |row| child::resumed_by(&row, |build| archive.build(build)))?;
+                format!("build {build} has not ended and no process runs it: ropewalk run --resume {by}")
+            }
         })
     }
 

@@ -37,7 +37,7 @@ use crate::view::plain::{Detail, Plain};
 use crate::view::suspension::Suspension;
 use crate::view::{Moment, Opening, View, Wants};
 use crate::whereabouts::Whereabouts;
-use crate::{control, ending, event, exit, output, shortcut};
+use crate::{control, ending, event, exit, given_up, output, shortcut};
 
 /// Runs the command.
 ///
@@ -167,7 +167,7 @@ fn resume(build: Option<&str>, how: &RunHow, project: &Project, colour: Colour) 
     let places = Places::open(project)?;
     let build = match build {
         Some(build) => places.build(build)?,
-        None => child::newest_unfinished(&*places.store)?.ok_or_else(|| {
+        None => child::newest_unfinished(&places)?.ok_or_else(|| {
             Stop::wrong("every build has ended: there is nothing to go on with; `ropewalk run` begins a new one")
         })?,
     };
@@ -189,7 +189,7 @@ pub struct Taken {
 /// Goes on with a build that nobody ran until it was taken.
 ///
 /// # Errors
-/// If there is no such build, or it has ended.
+/// If there is no such build, it has ended, or a job of another waited for it.
 pub fn go_on(
     taken: Taken,
     keeper: Keeper,
@@ -218,6 +218,7 @@ pub fn go_on(
     let Some(request) = request else {
         return Err(Stop::wrong(format!("there is no build {build}; `ropewalk builds` lists those that are kept")));
     };
+    child::refuse_waited_for(build, &*places.store)?;
     // Should the keeper have died too, what it had started is still there.
     let killed = worker::keeper::kill_leftovers(&worker::marker_prefix(&project.data, build));
     if !killed.is_empty() {
@@ -230,6 +231,9 @@ pub fn go_on(
     // The attempts of the process that died are lost: told before anything is started again.
     let lost = engine.step(now(), vec![Input::WorkerLeft { worker: WorkerId(WORKER.into()) }]);
     places.store.append(&lost.facts)?;
+    for said in given_up::children_left(&*places.store, build, None)? {
+        let _ = writeln!(std::io::stderr(), "note: {said}");
+    }
     let facts = facts.into_iter().chain(lost.facts).collect();
     tell_moved(build, &request.event, project);
     let pipeline = Pipeline::named(project, &request.pipeline, colour)?;

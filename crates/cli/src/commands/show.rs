@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::job::Waiting;
-use graph::{AttemptNumber, AttemptReport, Digest, Failure, Graph, Job, JobName, Outcome};
+use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Failure, Graph, Job, JobName, Outcome, Verdict};
 use serde_json::{Value, json};
 use store::log::{StreamKey, Writing};
 use store::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, JobState};
@@ -21,6 +21,7 @@ use super::logs::lines_before;
 use crate::archive::Archive;
 use crate::args::{Colour, ListForm, Show};
 use crate::calendar::Calendar;
+use crate::child;
 use crate::columns::Paint;
 use crate::first_error::{self, Excerpt, ExcerptLine};
 use crate::places;
@@ -85,6 +86,8 @@ struct Shown {
     /// The builds that its jobs asked for.
     children: Vec<BuildRow>,
     is_run: bool,
+    /// By whose `run --resume` it goes on if nobody runs it.
+    resumed_by: BuildId,
     /// Empty for the page of one job.
     history: History,
     /// The repository as it is now.
@@ -161,6 +164,10 @@ impl Shown {
             children: archive.children(row.build)?,
             waits,
             is_run,
+            resumed_by: match row.verdict == Verdict::Running && !is_run {
+                true => child::resumed_by(&row, |build| archive.build(build))?,
+                false => row.build,
+            },
             history: if only.is_none() { History::of(archive, &row)? } else { History::default() },
             root: root.to_owned(),
             whereabouts: archive.whereabouts(),

@@ -30,6 +30,8 @@ use super::inputs::{self, Inputs, State};
 use super::secrets::SecretSource;
 use super::slots::{Slot, Slots};
 use super::turns::{Asked, Turns};
+use crate::commands::Stop;
+use crate::given_up;
 use crate::keeping::{LocalDepot, LocalLog, LocalMask, SharedView, unmasked};
 use crate::machine;
 use crate::pipeline::Pipeline;
@@ -357,6 +359,11 @@ impl LocalWorld {
             }
             let manifest = manifests.borrow().get(&name).map(|(_, manifest)| manifest.clone());
             report.notes.extend(remarks(&parts, &job, manifest.as_ref(), &report).await);
+            if !matches!(report.outcome, Outcome::Passed { .. }) {
+                let left = given_up::children_left(&*parts.store, build, Some(&name));
+                let unknown = |stop: Stop| vec![format!("what became of builds that it asked for: {}", stop.message)];
+                report.notes.extend(left.unwrap_or_else(unknown));
+            }
             // Before anything is stored: what happened has to fit.
             report.notes.extend(room::keep_after(&parts.data, build, attempt).await);
             running.borrow_mut().remove(&lease);

@@ -184,7 +184,7 @@ pub fn header(shown: &Shown, calendar: &Calendar, paint: Paint) -> String {
     if child::is_request(row) && !shown.is_run {
         line(format!("has not begun: ropewalk run --resume {}", row.build));
     } else if row.verdict == Verdict::Running && !shown.is_run && row.open_gates == 0 {
-        line(format!("no process runs it: ropewalk run --resume {}", row.build));
+        line(format!("no process runs it: ropewalk run --resume {}", shown.resumed_by));
     }
     page
 }
