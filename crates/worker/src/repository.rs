@@ -80,10 +80,12 @@ pub fn head(directory: &Path) -> Result<Head, GitError> {
 /// `None` if anything is not as usual.
 fn head_from_files(root: &Path) -> Option<Head> {
     let own = git_directory(root)?;
-    let shared = match small_text(&own.join("commondir")) {
-        Some(path) => own.join(path.trim_end()),
-        None => own.clone(),
-    };
+    head_in(&own, &shared_directory(&own))
+}
+
+/// Where the checkout stands whose repository keeps what is its own in one folder, and the references in another or the same; `None` if anything
+/// is not as usual.
+pub(crate) fn head_in(own: &Path, shared: &Path) -> Option<Head> {
     if shared.join("reftable").is_dir() {
         return None;
     }
@@ -98,7 +100,7 @@ fn head_from_files(root: &Path) -> Option<Head> {
             return None;
         }
         branch = branch.or_else(|| reference.strip_prefix("refs/heads/").map(str::to_owned));
-        match small_text(&shared.join(&reference)).or_else(|| packed(&shared, &reference)) {
+        match small_text(&shared.join(&reference)).or_else(|| packed(shared, &reference)) {
             Some(next) => value = next,
             None => return Some(Head { commit: None, branch }),
         }
@@ -116,18 +118,21 @@ pub(crate) fn git_directory(root: &Path) -> Option<PathBuf> {
     Some(root.join(text.strip_prefix("gitdir: ")?.trim_end_matches(['\n', '\r'])))
 }
 
+/// Where the repository keeps what belongs to all its checkouts, by where it keeps what is one's own.
+pub(crate) fn shared_directory(own: &Path) -> PathBuf {
+    match small_text(&own.join("commondir")) {
+        Some(path) => own.join(path.trim_end()),
+        None => own.to_owned(),
+    }
+}
+
 /// The folder in which git keeps what belongs to the checkout at `root`, and to the other checkouts of the same repository, if it is not in
 /// it: of a linked worktree, of a submodule, of `--separate-git-dir`.
 pub(crate) fn directory_outside(root: &Path) -> Option<PathBuf> {
     if root.join(".git").is_dir() {
         return None;
     }
-    let own = git_directory(root)?;
-    let shared = match small_text(&own.join("commondir")) {
-        Some(path) => own.join(path.trim_end()),
-        None => own,
-    };
-    let shared = fs::canonicalize(shared).ok()?;
+    let shared = fs::canonicalize(shared_directory(&git_directory(root)?)).ok()?;
     (!shared.starts_with(root) && !root.starts_with(&shared)).then_some(shared)
 }
 

@@ -18,7 +18,6 @@ use rustix::fs::{Mode, OFlags};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use self::layer::Made;
 use crate::git::GitError;
 use crate::keeper::{KeeperError, Processes, View, ViewError, ViewId};
 use crate::path_text;
@@ -26,6 +25,7 @@ use crate::repository;
 use crate::tree::TreeError;
 
 mod checkout;
+mod git_layer;
 mod layer;
 mod look;
 mod snapshot;
@@ -34,7 +34,7 @@ mod steps;
 mod watch;
 
 pub use layer::remove_tree;
-pub(crate) use layer::{assume, is_moved, is_opaque, is_whiteout};
+pub(crate) use layer::{Made, assume, is_moved, is_opaque, is_whiteout, make_parents};
 #[cfg(test)]
 pub(crate) use layer::{entries, make_opaque};
 pub use look::{Beginning, Blind, Look, Seen};
@@ -332,10 +332,10 @@ impl Workspace {
             Files::All => snapshot.layers()?.0,
             Files::Only(paths) => {
                 let stage = directory.join("stage");
-                layer::make_like(&stage, repository).map_err(WorkspaceError::at(&stage))?;
-                layer::make_parents(&stage, repository, &snapshot.prefix().join("any"), &mut Made::default())
+                let mut made = Made::layer(&stage, repository).map_err(WorkspaceError::at(&stage))?;
+                layer::make_parents(&stage, repository, &snapshot.prefix().join("any"), &mut made)
                     .map_err(WorkspaceError::at(&stage))?;
-                snapshot.copy_files(paths, &stage)?;
+                snapshot.copy_files(paths, &stage, made)?;
                 vec![stage]
             }
         };
@@ -483,7 +483,8 @@ impl Workspace {
     /// The repository of a checkout that lies elsewhere, with a layer of the job's own at `above`; as it is shown to whoever sees all files.
     fn git_view(&self, above: &Path) -> Option<Box<View>> {
         let git = self.manifest.git.as_ref().filter(|_| self.manifest.files == Files::All)?;
-        let (target, lower) = (git.clone(), vec![git.clone()]);
+        let (target, mut lower) = (git.clone(), vec![git.clone()]);
+        lower.splice(0..0, git_layer::outside(&self.manifest.snapshot));
         Some(Box::new(View { target, lower, upper: above.join(GIT_UPPER), work: above.join(GIT_WORK), beside: None }))
     }
 
@@ -705,14 +706,6 @@ impl Workspace {
 /// A folder of a tree; the tree itself, without a slash at its end, if the folder has no name.
 pub(crate) fn below(tree: &Path, folder: &Path) -> PathBuf {
     if folder.as_os_str().is_empty() { tree.to_owned() } else { tree.join(folder) }
-}
-
-/// Makes the directories that lead to `relative` in a layer, with the modes that they have in `model`.
-///
-/// # Errors
-/// The system's words.
-pub(crate) fn make_parents(layer: &Path, model: &Path, relative: &Path) -> io::Result<()> {
-    layer::make_parents(layer, model, relative, &mut Made::default())
 }
 
 /// What is written down of the workspaces below a folder, for those who look for what these name.

@@ -139,6 +139,28 @@ fn after_a_gate_inputs_are_those_of_the_start() {
 }
 
 #[test]
+fn after_a_gate_git_stands_as_at_the_start() {
+    let repository = Repository::new(
+        "jobs:\n  ok: { gate: {} }\n  version: { needs: [ok], inputs: [file.txt], run: git describe --tags; git status --short; git add -A }\n",
+    );
+    repository.git(&["tag", "v1"]);
+    repository.check(&["run"], 4);
+    repository.write("readme", "new");
+    repository.git(&["add", "readme"]);
+    repository.git(&["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "later"]);
+    repository.git(&["tag", "v2"]);
+    repository.write(".git/index.lock", "");
+    let text = repository.check(&["approve", "1", "ok"], 0);
+    assert!(text.contains("version | v1\n") && text.matches("version | ").count() == 1, "{text}");
+    fs::remove_file(repository.root().join(".git/index.lock")).expect("a lock");
+    repository.git(&["checkout", "-q", "v1"]);
+    repository.check(&["run", "--branch", "main"], 4);
+    let text = repository.check(&["approve", "2", "ok"], 0);
+    assert!(text.contains("version: cached, from build 1"), "{text}");
+    assert!(repository.check(&["logs", "1", "version"], 0).contains("v1"), "what is reused is of the commit");
+}
+
+#[test]
 fn a_build_that_was_killed_takes_results_of_its_own_tree_only() {
     let repository = Repository::new(&pipeline("  check: { needs: [slow], inputs: [file.txt], run: cat file.txt }\n"));
     repository.write("file.txt", "dirty\n");

@@ -188,9 +188,10 @@ impl Layers {
     ) -> Result<(), CacheFault> {
         let tree = fresh.join("tree");
         fs::create_dir_all(&tree).map_err(refused(&tree))?;
+        let mut made = workspace::Made::default();
         for located in located {
             let path = self.prefix.join(&*located.path);
-            workspace::make_parents(&tree, &self.repository, &path).map_err(refused(&tree))?;
+            workspace::make_parents(&tree, &self.repository, &path, &mut made).map_err(refused(&tree))?;
         }
         let root = tree.as_path();
         let place_of = |name: &Path| {
@@ -213,6 +214,7 @@ impl Layers {
             }
             _ => drop(chunked::lay(index, laying(Content::Files, whole.as_ref()), depot, &place_of)?),
         }
+        made.end().map_err(refused(&tree))?;
         let paths: Vec<&str> = located.iter().map(|located| &*located.path).collect();
         let path = fresh.join(PATHS);
         fs::write(&path, serde_json::to_vec(&paths).unwrap_or_default()).map_err(refused(&path))?;

@@ -17,19 +17,58 @@ use crate::keeper::Right;
 /// How deep a tree may be that we copy or take away: one beyond what a path of the longest length can name.
 const DEPTH_MAX: usize = 2_048;
 
-/// Directories of a layer that were made already, so that each is made once.
+/// Directories of a layer that were made already, so that each is made once. One that its mode would not let us fill is open until [`Made::end`].
 #[derive(Debug, Default)]
-pub struct Made(HashSet<PathBuf>);
+pub struct Made {
+    directories: HashSet<PathBuf>,
+    /// Those that are still to be given what they have in the model, the outer ones first.
+    open: Vec<(PathBuf, Metadata)>,
+}
 
-/// Makes the directories that lead to `relative` in `layer`, each with the mode and owner that it has in `model`.
+impl Made {
+    /// A layer, made with the mode, owner and times of `model`.
+    pub fn layer(layer: &Path, model: &Path) -> io::Result<Self> {
+        let mut made = Self::default();
+        made.directory(layer, model)?;
+        Ok(made)
+    }
+
+    /// Gives the directories their own modes, once nothing more is put into them.
+    pub fn end(self) -> io::Result<()> {
+        self.open.iter().rev().try_for_each(|(directory, like)| assume(directory, like))
+    }
+
+    fn directory(&mut self, directory: &Path, model: &Path) -> io::Result<()> {
+        make_like(directory, model)?;
+        if let Some(like) = open_for_filling(directory)? {
+            self.open.push((directory.to_owned(), like));
+        }
+        Ok(())
+    }
+}
+
+/// Lets its owner fill a directory that its mode would not let him; what it was then.
+fn open_for_filling(directory: &Path) -> io::Result<Option<Metadata>> {
+    let there = fs::symlink_metadata(directory)?;
+    if !there.is_dir() || there.mode() & OWNERS == OWNERS {
+        return Ok(None);
+    }
+    fs::set_permissions(directory, fs::Permissions::from_mode(there.mode() & 0o7777 | OWNERS))?;
+    Ok(Some(there))
+}
+
+/// What a directory's mode lets its owner do if he may do everything.
+const OWNERS: u32 = 0o700;
+
+/// Makes the directories that lead to `relative` in `layer`, each with the mode and owner that it has in `model` once `made` has ended.
 pub fn make_parents(layer: &Path, model: &Path, relative: &Path, made: &mut Made) -> io::Result<()> {
     let Some(parent) = relative.parent().filter(|parent| !parent.as_os_str().is_empty()) else { return Ok(()) };
-    if made.0.contains(parent) {
+    if made.directories.contains(parent) {
         return Ok(());
     }
     make_parents(layer, model, parent, made)?;
-    make_like(&layer.join(parent), &model.join(parent))?;
-    made.0.insert(parent.to_owned());
+    made.directory(&layer.join(parent), &model.join(parent))?;
+    made.directories.insert(parent.to_owned());
     Ok(())
 }
 
@@ -171,6 +210,8 @@ fn copy_tree_at(
         if is_new {
             remove_tree(to)?;
             fs::create_dir(to)?;
+        } else {
+            open_for_filling(to)?;
         }
         for entry in if_there(fs::read_dir(from))?.into_iter().flatten() {
             let name = entry?.file_name();

@@ -17,6 +17,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::checkout::{self, Checkout, Tracked};
+use super::git_layer::{self, Told};
 use super::layer::{self, Made, Whiteouts};
 use super::look::Seen;
 use super::watch::{Changes, Moment, Touched, Watch};
@@ -128,7 +129,7 @@ impl Snapshot {
         let Standing { root: repository, prefix } =
             standing.unwrap_or_else(|| Standing { root: project, prefix: PathBuf::new() });
         let delta = directory.join("delta");
-        layer::make_like(&delta, &repository).map_err(WorkspaceError::at(&delta))?;
+        let made = Made::layer(&delta, &repository).map_err(WorkspaceError::at(&delta))?;
         let make = |checkouts| {
             let manifest =
                 Manifest { repository: repository.clone(), prefix, checkouts, tree: TreeKind::Live, shown: None };
@@ -137,12 +138,12 @@ impl Snapshot {
         };
         if !is_checkout {
             let ignored = ignored_without_git(&repository);
-            write_whiteouts(&repository, &delta, &ignored).map_err(WorkspaceError::at(&delta))?;
+            write_whiteouts(&repository, &delta, &ignored, made).map_err(WorkspaceError::at(&delta))?;
             let manifest = make(Vec::new())?;
             return Self::with(directory, manifest, Watch::none());
         }
-        let Still { status, watch, since } = stand_still(&repository, seen, since)?;
-        write_delta(&repository, &delta, &status)?;
+        let Still { status, watch, since } = stand_still(&repository, &directory, seen, since)?;
+        write_delta(&repository, &delta, &status, made)?;
         write_gone(&directory, &status.gone)?;
         let manifest = make(status.checkouts)?;
         // What was edited while the delta was written is told by the watch, to whoever asks for the layers.
@@ -272,6 +273,7 @@ impl Snapshot {
         if self.manifest.tree == TreeKind::Live {
             layers.push(self.directory.join("delta"));
         }
+        layers.extend(git_layer::inside(&self.directory));
         layers.push(self.manifest.repository.clone());
         Ok(Layers(layers))
     }
@@ -407,9 +409,8 @@ impl Snapshot {
         let repository = &self.manifest.repository;
         let at_fix = WorkspaceError::at(fix);
         layer::remove_tree(fix).map_err(WorkspaceError::at(fix))?;
-        layer::make_like(fix, repository).map_err(&at_fix)?;
-        let restored = self.restore(fix, changed)?;
-        let mut made = Made::default();
+        let mut made = Made::layer(fix, repository).map_err(&at_fix)?;
+        let restored = self.restore(fix, changed, &mut made)?;
         // A closed directory needs no whiteouts, and would show them: the kernel looks for them in merged ones only.
         let mut closed: Vec<&PathBuf> = Vec::new();
         for path in changed {
@@ -425,11 +426,16 @@ impl Snapshot {
                 layer::white_out(fix, repository, path, &mut made).map_err(&at_fix)?;
             }
         }
-        Ok(())
+        made.end().map_err(at_fix)
     }
 
     /// Restores from git what the commits have at or below the changed paths and the delta does not.
-    fn restore(&self, fix: &Path, changed: &BTreeSet<PathBuf>) -> Result<BTreeSet<PathBuf>, WorkspaceError> {
+    fn restore(
+        &self,
+        fix: &Path,
+        changed: &BTreeSet<PathBuf>,
+        made: &mut Made,
+    ) -> Result<BTreeSet<PathBuf>, WorkspaceError> {
         let repository = &self.manifest.repository;
         let mut by_checkout: BTreeMap<usize, Vec<PathBuf>> = BTreeMap::new();
         for path in changed {
@@ -441,9 +447,11 @@ impl Snapshot {
             let checkout = &self.manifest.checkouts[index];
             let mut files = checkout::tracked(repository, checkout, Some(&paths))?;
             files.retain(|file| !self.is_shadowed(&checkout.place.join(&file.path)));
-            let mut made = Made::default();
-            layer::make_parents(fix, repository, &checkout.place.join("any"), &mut made)
-                .map_err(WorkspaceError::at(fix))?;
+            // git would make directories with modes of its own.
+            let paths = files.iter().map(|file| checkout.place.join(&file.path));
+            for path in paths.chain([checkout.place.join("any")]) {
+                layer::make_parents(fix, repository, &path, made).map_err(WorkspaceError::at(fix))?;
+            }
             checkout::restore(repository, checkout, &files, &fix.join(&checkout.place), &fix.with_extension("index"))?;
             restored.extend(files.into_iter().map(|file| checkout.place.join(file.path)));
         }
@@ -466,11 +474,13 @@ impl Snapshot {
     /// the delta's are copied up, and the rest is hidden.
     fn close_directory(&self, fix: &Path, path: &Path, made: &mut Made) -> io::Result<()> {
         layer::make_parents(fix, &self.manifest.repository, &path.join("any"), made)?;
+        // First: what the delta has may be a directory that nobody may write.
+        layer::make_opaque(&fix.join(path))?;
         let delta = self.directory.join("delta").join(path);
         if delta.is_dir() {
             layer::copy_tree(&delta, &fix.join(path), Whiteouts::Leave, &|_| false)?;
         }
-        layer::make_opaque(&fix.join(path))
+        Ok(())
     }
 
     /// Makes a copy of what jobs see in `target`, which does not exist; `.git` too.
@@ -481,12 +491,11 @@ impl Snapshot {
         let Layers(layers) = self.layers()?;
         let repository = &self.manifest.repository;
         let at_target = WorkspaceError::at(target);
-        layer::make_like(target, repository).map_err(&at_target)?;
+        let mut made = Made::layer(target, repository).map_err(&at_target)?;
         if self.manifest.checkouts.is_empty() {
             let is_skipped = |path: &Path| path.strip_prefix(repository).is_ok_and(|path| self.is_shadowed(path));
             layer::copy_tree(repository, target, Whiteouts::Leave, &is_skipped).map_err(&at_target)?;
         }
-        let mut made = Made::default();
         for checkout in &self.manifest.checkouts {
             let git = checkout.place.join(".git");
             layer::copy_into(repository, target, &git, &mut made).map_err(&at_target)?;
@@ -497,6 +506,8 @@ impl Snapshot {
                 }
             }
         }
+        made.end().map_err(&at_target)?;
+        git_layer::clear(repository, &self.manifest.checkouts, &self.directory, target).map_err(&at_target)?;
         for above in layers.iter().rev().skip(1) {
             layer::copy_tree(above, target, Whiteouts::Apply, &|_| false).map_err(&at_target)?;
         }
@@ -527,13 +538,13 @@ impl Snapshot {
         Ok(files)
     }
 
-    /// Copies single files, relative to the repository, as they were at the start into `target`; those that were not there are left out.
+    /// Copies single files, relative to the repository, as they were at the start into `target`, of which these directories are made; those that
+    /// were not there are left out.
     ///
     /// # Errors
     /// As [`Snapshot::copy_to`].
-    pub fn copy_files(&self, files: &[PathBuf], target: &Path) -> Result<(), WorkspaceError> {
+    pub(super) fn copy_files(&self, files: &[PathBuf], target: &Path, mut made: Made) -> Result<(), WorkspaceError> {
         let Layers(layers) = self.layers()?;
-        let mut made = Made::default();
         for file in files {
             let Some((layer, metadata)) =
                 layers.iter().find_map(|layer| Some((layer, fs::symlink_metadata(layer.join(file)).ok()?)))
@@ -548,7 +559,7 @@ impl Snapshot {
                     .map_err(WorkspaceError::at(target))?;
             }
         }
-        Ok(())
+        made.end().map_err(WorkspaceError::at(target))
     }
 
     /// Whether a layer above the live tree has a whiteout at a directory that leads to `file`.
@@ -587,15 +598,24 @@ struct Still {
 }
 
 /// What git says of a tree, and a watch under which nothing has been touched since `since`, nor since git looked: if something was, git is
-/// asked again, under the watch.
-fn stand_still(repository: &Path, seen: Option<&Seen>, since: Moment) -> Result<Still, WorkspaceError> {
+/// asked again, under the watch. How git's own state stood then is kept in `directory`.
+fn stand_still(
+    repository: &Path,
+    directory: &Path,
+    seen: Option<&Seen>,
+    since: Moment,
+) -> Result<Still, WorkspaceError> {
     let (looked, status) = seen.and_then(|seen| seen.status(repository)).unwrap_or_else(|| look(repository));
     let (mut since, mut status) = (since.min(looked), status?);
     let mut looks = 0;
     loop {
         let ignored: HashSet<&Path> = status.ignored.iter().map(PathBuf::as_path).collect();
-        let (watch, touched) = Watch::place(repository, since, |path| ignored.contains(path));
-        if touched == Touched::No {
+        let (told, (watch, touched)) = std::thread::scope(|scope| {
+            let git = scope.spawn(|| git_layer::write(repository, &status.checkouts, directory));
+            let placed = Watch::place(repository, since, |path| ignored.contains(path));
+            (git.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), placed)
+        });
+        if (told?, touched) == (Told::Same, Touched::No) {
             let since = Some(since).filter(|_| watch.is_placed());
             return Ok(Still { status, watch, since });
         }
@@ -606,7 +626,8 @@ fn stand_still(repository: &Path, seen: Option<&Seen>, since: Moment) -> Result<
         let (now, again) = look(repository);
         let again = again?;
         // Then the watch is where it should be.
-        if again.ignored == status.ignored {
+        if again.ignored == status.ignored && git_layer::write(repository, &again.checkouts, directory)? != Told::Other
+        {
             return Ok(Still { status: again, watch, since: Some(now) });
         }
         (since, status) = (now, again);
@@ -674,15 +695,24 @@ fn next_fix(directory: &Path) -> u32 {
     numbers.max().map_or(0, |last| last + 1)
 }
 
-fn write_delta(repository: &Path, delta: &Path, status: &checkout::Status) -> Result<(), WorkspaceError> {
+fn write_delta(
+    repository: &Path,
+    delta: &Path,
+    status: &checkout::Status,
+    mut made: Made,
+) -> Result<(), WorkspaceError> {
     let at_delta = WorkspaceError::at(delta);
-    let mut made = Made::default();
     for path in &status.present {
         let copied = layer::copy_into(repository, delta, path, &mut made);
         copied.map_err(|error| {
             let unreadable = WorkspaceError::unreadable(repository, path);
             unreadable.unwrap_or_else(|| WorkspaceError::uncopied(repository, path, error))
         })?;
+        // The whole of a repository that the commit does not know: nothing that git does in it later shows.
+        let copy = delta.join(path);
+        if path.ends_with(".git") && copy.is_dir() {
+            git_layer::close(&copy).map_err(&at_delta)?;
+        }
     }
     // In a directory that is gone itself the kernel would show the whiteout.
     let is_hidden =
@@ -690,12 +720,12 @@ fn write_delta(repository: &Path, delta: &Path, status: &checkout::Status) -> Re
     for path in status.gone.iter().filter(is_hidden).chain(&status.ignored) {
         layer::white_out(delta, repository, path, &mut made).map_err(&at_delta)?;
     }
-    Ok(())
+    made.end().map_err(at_delta)
 }
 
-fn write_whiteouts(repository: &Path, delta: &Path, paths: &[PathBuf]) -> io::Result<()> {
-    let mut made = Made::default();
-    paths.iter().try_for_each(|path| layer::white_out(delta, repository, path, &mut made))
+fn write_whiteouts(repository: &Path, delta: &Path, paths: &[PathBuf], mut made: Made) -> io::Result<()> {
+    paths.iter().try_for_each(|path| layer::white_out(delta, repository, path, &mut made))?;
+    made.end()
 }
 
 /// What the ignore files of a plain directory hide; relative, no path below another.
@@ -797,7 +827,7 @@ mod tests {
         // There is no place for it.
         fs::create_dir_all(delta.path().join("folder/large/taken")).unwrap();
         let status = checkout::Status { present: vec!["folder/large".into()], ..checkout::Status::default() };
-        let error = write_delta(root.path(), delta.path(), &status).unwrap_err().to_string();
+        let error = write_delta(root.path(), delta.path(), &status, Made::default()).unwrap_err().to_string();
         let text = "jobs are given a copy of `folder/large` (5 bytes), which is not as in the commit, and it could not be made: if git does not \
                     track it and jobs do not need it, name it in a .gitignore";
         assert_eq!(error, text);
@@ -844,7 +874,7 @@ mod tests {
         fs::write(root.path().join("file"), "").unwrap();
         let present = ["file", "file/below", "gone", "gone/below"].map(PathBuf::from).to_vec();
         let status = checkout::Status { present, ..checkout::Status::default() };
-        write_delta(root.path(), delta.path(), &status).unwrap();
+        write_delta(root.path(), delta.path(), &status, Made::default()).unwrap();
         assert_eq!(layer::entries(delta.path()).unwrap(), ["file".into()].into());
     }
 

@@ -31,6 +31,14 @@ pub const CASES: &[Case] = &[
     ("workspace::inputs_are_all_that_is_seen", inputs_are_all_that_is_seen),
     ("workspace::an_ended_job_is_opened_again", an_ended_job_is_opened_again),
     ("workspace::submodules_and_linked_worktrees_are_whole", submodules_and_linked_worktrees_are_whole),
+    ("workspace::git_stands_as_at_the_start", git_stands_as_at_the_start),
+    ("workspace::of_many_references_all_are_of_the_start", of_many_references_all_are_of_the_start),
+    ("workspace::git_in_a_folder_elsewhere_stands_as_at_the_start", git_in_a_folder_elsewhere_stands_as_at_the_start),
+    ("workspace::references_in_tables_are_of_the_start", references_in_tables_are_of_the_start),
+    (
+        "workspace::a_file_in_a_directory_that_may_not_be_written_is_seen",
+        a_file_in_a_directory_that_may_not_be_written_is_seen,
+    ),
     ("workspace::a_plain_directory_hides_what_it_ignores", a_plain_directory_hides_what_it_ignores),
     ("workspace::a_repository_without_commits_is_seen", a_repository_without_commits_is_seen),
     ("workspace::layers_inside_the_repository_are_refused", layers_inside_the_repository_are_refused),
@@ -518,6 +526,207 @@ fn submodules_and_linked_worktrees_are_whole() {
             "?? untracked\n./.gitmodules=[submodule \"modules/inner\"] ./outer=outer ./untracked=untracked "
         );
     });
+}
+
+/// How git stands, and that it takes no notice of somebody else's lock.
+const GIT: &str = "git rev-parse HEAD; git symbolic-ref HEAD; git describe --tags; git for-each-ref; git status --branch --short; \
+     echo made > made; git add -A; git -c user.name=t -c user.email=t@t commit -qm made; git status --branch --short; git describe --tags --abbrev=0";
+
+/// Goes on working in a checkout: every way in which references and index change.
+fn work_on(root: &Path) {
+    let git = |arguments: &[&str]| git_in(root, &[&["-c", "user.name=t", "-c", "user.email=t@t"], arguments].concat());
+    std::fs::write(root.join("clean"), "later").expect("written");
+    git(&["commit", "-qam", "later"]);
+    git(&["tag", "v2"]);
+    git(&["tag", "-f", "v1"]);
+    git(&["branch", "-D", "side"]);
+    git(&["checkout", "-q", "-b", "fresh"]);
+    git(&["pack-refs", "--all"]);
+    git(&["tag", "v3"]);
+    std::fs::write(root.join("staged"), "staged").expect("written");
+    git(&["add", "staged"]);
+    let lock =
+        std::process::Command::new("git").args(["rev-parse", "--git-path", "index.lock"]).current_dir(root).output();
+    let lock = String::from_utf8(lock.expect("git").stdout).expect("a path");
+    std::fs::write(root.join(lock.trim()), "").expect("written");
+}
+
+/// With a tag, another branch, and something staged.
+fn prepare_references(repository: &Repository) {
+    repository.git(&["tag", "v1"]);
+    repository.git(&["branch", "side"]);
+    repository.write("begun", "begun");
+    repository.git(&["add", "begun"]);
+}
+
+/// Jobs see git as before, whatever is done in the checkout; also those of another process, and a person.
+async fn check_git_stands(processes: &Processes, root: &Path, data: &Path) -> (Snapshot, String) {
+    let snapshot = Snapshot::take(root, data).expect("a snapshot");
+    let before = job(processes, &snapshot, "1", GIT).await;
+    assert!(before.contains("\nv1\n") && before.contains("A  begun\n"), "{before}");
+    let made = |text: &str| text.lines().last().map(str::to_owned);
+    assert_eq!(made(&before).as_deref(), Some("v1"));
+    work_on(root);
+    assert_eq!(job(processes, &snapshot, "2", GIT).await, before);
+    let reopened = Snapshot::reopen(data).expect("a snapshot");
+    assert_eq!(job(processes, &reopened, "3", GIT).await, before);
+    let workspace = Workspace::reopen(&data.join("3")).expect("kept");
+    let mut shell = workspace.command("git", workspace.view().into_iter().collect());
+    let told = shell.args(["tag"]).output().expect("a shell");
+    assert_eq!(
+        String::from_utf8_lossy(&told.stdout).lines().filter(|tag| tag.starts_with('v')).collect::<Vec<_>>(),
+        ["v1"]
+    );
+    (snapshot, before)
+}
+
+fn git_stands_as_at_the_start() {
+    check(|processes| async move {
+        let repository = dirty_repository();
+        prepare_references(&repository);
+        let (snapshot, before) = check_git_stands(&processes, &repository.root, &repository.data).await;
+        assert_eq!(snapshot.checkout(), graph::Checkout::Changed);
+        let mut workspace =
+            Workspace::create(&snapshot, &repository.data.join("copy"), Files::All, &graph::Environment::Host)
+                .expect("a workspace");
+        let open = workspace.open_as_copy(&snapshot).expect("a copy");
+        assert_eq!(sh_in(&processes, &open, GIT).await, before);
+        assert!(repository.root.join(".git/index.lock").exists(), "the person's own");
+        let clean = Repository::with(&[("clean", "clean")]);
+        assert_eq!(
+            Snapshot::take(&clean.root, &clean.data).expect("a snapshot").checkout(),
+            graph::Checkout::AsCommitted
+        );
+    });
+}
+
+fn of_many_references_all_are_of_the_start() {
+    check(|processes| async move {
+        let repository = dirty_repository();
+        repository.git(&["branch", "packed"]);
+        repository.git(&[
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@t",
+            "tag",
+            "-a",
+            "-m",
+            "signed",
+            "annotated",
+            "HEAD^{tree}",
+        ]);
+        repository.git(&["pack-refs", "--all"]);
+        for number in 0..60 {
+            repository.git(&["update-ref", &format!("refs/many/{}/{number}", number % 7), "HEAD"]);
+        }
+        repository.git(&["symbolic-ref", "refs/remotes/origin/HEAD", "refs/many/0/0"]);
+        prepare_references(&repository);
+        let (snapshot, before) = check_git_stands(&processes, &repository.root, &repository.data).await;
+        assert_eq!(before.lines().filter(|line| line.contains("refs/many/")).count(), 60);
+        assert!(before.contains("refs/heads/packed") && before.contains("refs/remotes/origin/HEAD"), "{before}");
+        assert!(snapshot.directory().join("git/.git/packed-refs").is_file());
+        assert!(!snapshot.directory().join("git/.git/refs/many").exists(), "they are lines of one file");
+    });
+}
+
+fn git_in_a_folder_elsewhere_stands_as_at_the_start() {
+    check(|processes| async move {
+        let repository = dirty_repository();
+        prepare_references(&repository);
+        let linked = repository.data.with_file_name("linked");
+        repository.git(&["worktree", "add", "--quiet", "-b", "linked", &linked.to_string_lossy()]);
+        for file in ["untracked", "begun"] {
+            std::fs::write(linked.join(file), file).expect("written");
+        }
+        git_in(&linked, &["add", "begun"]);
+        check_git_stands(&processes, &linked, &repository.data.with_file_name("linked-data")).await;
+
+        let outer = Repository::with(&[("outer", "outer")]);
+        let inner = Repository::with(&[("clean", "clean")]);
+        outer.git(&["submodule", "--quiet", "add", &inner.root.to_string_lossy(), "inner"]);
+        outer.commit();
+        let root = outer.root.join("inner");
+        git_in(&root, &["tag", "v1"]);
+        git_in(&root, &["branch", "side"]);
+        let snapshot = snapshot(&outer);
+        let text = "git -C inner tag; git -C inner rev-parse HEAD; git -C inner status --short; cd inner; git add -A; git status --short";
+        let before = job(&processes, &snapshot, "1", text).await;
+        work_on(&root);
+        assert_eq!(job(&processes, &snapshot, "2", text).await, before);
+    });
+}
+
+fn references_in_tables_are_of_the_start() {
+    check(|processes| async move {
+        let repository = Repository::with(&[("clean", "clean")]);
+        repository.remove(".git");
+        let tables = std::process::Command::new("git")
+            .args(["init", "-q", "-b", "main", "--ref-format=reftable"])
+            .current_dir(&repository.root)
+            .output()
+            .expect("git");
+        // A git before 2.45 has none.
+        if tables.status.success() {
+            repository.commit();
+            prepare_references(&repository);
+            check_git_stands(&processes, &repository.root, &repository.data).await;
+        }
+    });
+}
+
+fn a_file_in_a_directory_that_may_not_be_written_is_seen() {
+    use std::os::unix::fs::PermissionsExt;
+    check(|processes| async move {
+        let repository =
+            Repository::with(&[(".gitignore", "*.o\n"), ("shut/deep/tracked", "old"), ("shut/later", "old")]);
+        repository.write("shut/deep/tracked", "new");
+        repository.write("shut/deep/untracked", "untracked");
+        repository.write("shut/x.o", "ignored");
+        let mode = |path: &str, mode: u32| {
+            let permissions = std::fs::Permissions::from_mode(mode);
+            std::fs::set_permissions(repository.root.join(path), permissions).expect("it is ours");
+        };
+        let paths = ["shut/deep", "shut", "."];
+        for path in paths {
+            mode(path, 0o555);
+        }
+        let snapshot = as_an_ordinary_user(|| snapshot(&repository));
+        for path in paths {
+            mode(path, 0o755);
+        }
+        repository.write("shut/later", "new");
+        for path in paths {
+            mode(path, 0o555);
+        }
+        as_an_ordinary_user(|| snapshot.layers().map(drop)).expect("what has changed is put right");
+        let text =
+            "find . -name .git -prune -o ! -type d -print | LC_ALL=C sort | xargs cat; stat -c %a . shut shut/deep";
+        let expected = "*.o\nnewuntrackedold555\n555\n555\n";
+        assert_eq!(job(&processes, &snapshot, "1", text).await, expected);
+        let mut copy = Workspace::create(&snapshot, &repository.data.join("2"), Files::All, &graph::Environment::Host)
+            .expect("a workspace");
+        let copied = as_an_ordinary_user(|| copy.open_as_copy(&snapshot)).expect("a copy");
+        assert_eq!(sh_in(&processes, &copied, text).await, expected);
+        let inputs = Files::Only(vec!["shut/deep/tracked".into(), "shut/later".into()]);
+        let directory = repository.data.join("3");
+        let only = || Workspace::create(&snapshot, &directory, inputs, &graph::Environment::Host);
+        let mut workspace = as_an_ordinary_user(only).expect("a workspace");
+        let open = open(&processes, &mut workspace, &snapshot).await;
+        assert_eq!(sh_in(&processes, &open, text).await, "newold555\n555\n555\n");
+    });
+}
+
+/// Does something without what lets root write everywhere.
+fn as_an_ordinary_user<T>(work: impl FnOnce() -> T) -> T {
+    use rustix::thread::CapabilitySet;
+    let all = rustix::thread::capabilities(None).expect("they are told");
+    let mut less = all;
+    less.effective.remove(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);
+    rustix::thread::set_capabilities(None, less).expect("less is always allowed");
+    let done = work();
+    rustix::thread::set_capabilities(None, all).expect("they are permitted");
+    done
 }
 
 fn a_plain_directory_hides_what_it_ignores() {
