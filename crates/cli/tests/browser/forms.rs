@@ -21,6 +21,35 @@ impl Browser {
 }
 
 #[test]
+fn a_secret_of_several_lines_arrives_as_it_was_typed() {
+    if !has_browser() {
+        return;
+    }
+    let script = r#"printf "%s" "$KEY" | wc -lc"#;
+    let site = Site::new(&format!(
+        "defaults: {{ environment: host }}\njobs:\n  count: {{ secrets: [KEY], run: '{script}' }}\n"
+    ));
+    let (_server, _worker) = (site.serve(), site.work("w", &[]));
+    site.submit(&["--no-wait"], 0);
+    let browser = Browser::open(&site, Kind::Desk);
+    browser.go(&format!("/projects/{}/settings", super::settings::project_of(&browser)));
+    browser.type_into("[name=secret]", "KEY");
+    browser.type_into("textarea[name=value]", "-- first --\nand second\n");
+    // Nobody who looks over a shoulder reads it.
+    assert_eq!(
+        browser.ask("getComputedStyle(document.querySelector('textarea[name=value]')).webkitTextSecurity"),
+        "disc"
+    );
+    browser.screenshot("secret");
+    browser.click("form[action$='/secrets'] button.main");
+    browser.until_is("[...document.querySelectorAll('.entries code')].some((it) => it.textContent === 'KEY')");
+    site.submit(&["--separate"], 0);
+    browser.go("/builds/2/jobs/count");
+    browser.until_is("/^ *1 +22$/.test(document.querySelector('#log .l .c')?.textContent ?? '')");
+    browser.is_content();
+}
+
+#[test]
 fn a_gate_that_is_half_filled_in_stays_so_while_the_page_changes() {
     const FILLED: [(&str, &str); 4] = [
         ("[name='field.force']", "true"),

@@ -82,7 +82,7 @@ fn projects_tests_queue_and_settings_are_looked_at() {
     let project = project_of(&desk);
     desk.go(&format!("/projects/{project}/settings"));
     desk.type_into("input[name=secret]", "TOKEN");
-    desk.type_into("input[name=value]", "hush");
+    desk.type_into("textarea[name=value]", "hush");
     desk.click("form[action$=secrets] button");
     desk.until(".settings section:nth-of-type(3) table", "TOKEN");
     // A test goes into quarantine from where it failed.
@@ -180,7 +180,7 @@ fn projects_tests_queue_and_settings_are_looked_at() {
 }
 
 /// The project of the builds that a browser may see.
-fn project_of(browser: &Browser) -> String {
+pub fn project_of(browser: &Browser) -> String {
     browser.go("/builds/1");
     let path = browser.ask("document.querySelector('.top ol li:nth-child(2) a').getAttribute('href')");
     path.as_str().and_then(|path| path.strip_prefix("/projects/")).expect("a project").to_owned()

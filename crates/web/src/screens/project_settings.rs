@@ -134,7 +134,7 @@ fn of_secrets(secrets: &[Secret], own: &str, ask: &Ask) -> Markup {
         }
         form.tall method="post" action=(format!("{own}/secrets")) {
             label { "Name " input name="secret" required pattern="[A-Za-z_][A-Za-z0-9_]{0,99}" placeholder="DEPLOY_TOKEN" autocomplete="off" spellcheck="false"; span.quiet { "one that is there takes the new value" } }
-            label { "Value " input name="value" type="password" required autocomplete="new-password"; }
+            label { "Value " textarea.secret name="value" rows="3" required autocomplete="off" spellcheck="false" {} span.quiet { "one line or several, such as a key; one last line end is left out" } }
             p { button.main { "Set" } }
         }
     }
