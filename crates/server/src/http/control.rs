@@ -10,12 +10,13 @@ use std::sync::Arc;
 use api::build::{Cancel, REASON_BYTES_MAX, Retried, Retry, RetryJob, Touched, Urge};
 use api::job::GateAnswer;
 use api::problem::{Problem, ProblemKind};
+use api::time::Time;
 use engine::PoolReach;
 use engine::pools::{PoolsUsed, SetGoing};
 use graph::{AskedTests, BuildId, JobName, Timestamp, Verdict};
 use serde_json::Value;
 use store::audit::AuditEntry;
-use store::rows::VerdictWord;
+use store::rows::{GateRow, VerdictWord};
 use store::{BuildFilter, PAGE_ROWS_MAX};
 
 pub use self::narrowed::never_run;
@@ -295,7 +296,7 @@ pub async fn answer_gate(app: Arc<App>, call: Call) -> Answered {
         })
         .await?;
     if gate.answered.is_some() {
-        return Err(Problem::new(ProblemKind::Conflict, format!("the gate `{name}` was answered")));
+        return Err(answered_already(&gate));
     }
     let used = app.server.pools_used(build, SetGoing::BehindGate(name.clone())).await.map_err(request)?;
     demand_pools(&call, &target_of(&project, build), &used, app.now())?;
@@ -303,13 +304,27 @@ pub async fn answer_gate(app: Arc<App>, call: Call) -> Answered {
     let is_yes = answer.is_some();
     if app.server.answer_gate(build, name.clone(), answer, (&call.who(), &why)).await.map_err(request)? == Effected::No
     {
-        return Err(Problem::new(ProblemKind::Conflict, format!("the gate `{name}` is not open any more")));
+        let (gate, _) = app.blocking(move |app| job::gate(app, build, &name)).await?;
+        return Err(answered_already(&gate));
     }
     let word = if is_yes { "approved" } else { "rejected" };
     audit(&app, &call, &project, format!("build {build}, gate {name}"), format!("{word} {why}").trim().to_owned())
         .await?;
     let (gate, spec) = app.blocking(move |app| job::gate(app, build, &name)).await?;
     answer::json(&convert::gate(&gate, Some(&spec)))
+}
+
+/// That nobody can answer a gate any more, with who did, how and why.
+fn answered_already(gate: &GateRow) -> Problem {
+    let name = &gate.job;
+    let Some(answered) = &gate.answered else {
+        return Problem::new(ProblemKind::Conflict, format!("the gate `{name}` is not open any more"));
+    };
+    let word = if answered.answer.is_some() { "approved" } else { "rejected" };
+    let why = if answered.reason.is_empty() { String::new() } else { format!(", since: {}", answered.reason) };
+    let (by, at) = (&answered.by, Time(answered.at));
+    Problem::new(ProblemKind::Conflict, format!("the gate `{name}` was {word} by {by} at {at}{why}"))
+        .help("what it let go on, or ended, stands on the page of its build")
 }
 
 /// The fields of a form, complete with defaults and of the right types.

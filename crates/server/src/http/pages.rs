@@ -107,14 +107,14 @@ pub async fn answer(app: Arc<App>, api: Router, request: Request) -> Response<Bo
         if !is_own(&parts.headers) {
             let refusal = Problem::new(ProblemKind::Forbidden, "this form was not sent by a page of this server")
                 .help("open the page here and send it again; programs use the API");
-            return page(&web::screens::refusal::show(&refusal), &parts.headers);
+            return page(&web::screens::refusal::show(&refusal, None), &parts.headers);
         }
         if is_of_shell(&segments) {
             return carried(api, parts, body).await;
         }
         let Ok(body) = axum::body::to_bytes(body, FORM_BYTES_MAX).await else {
             let refusal = Problem::new(ProblemKind::TooLarge, "");
-            return page(&web::screens::refusal::show(&refusal), &parts.headers);
+            return page(&web::screens::refusal::show(&refusal, None), &parts.headers);
         };
         let form = std::str::from_utf8(&body).ok().and_then(|text| parse_query(text).ok()).unwrap_or_default();
         return sent(&app, api, &parts, &segments, form.into_iter().collect()).await;
@@ -174,7 +174,7 @@ async fn shown(
             let refused = if token_of(&parts.headers).is_some() { problem.detail.as_str() } else { "" };
             see_other(&format!("/sign-in?to={}&refused={}", web::paths::encoded(to), web::paths::encoded(refused)))
         }
-        Err(problem) => page(&web::screens::refusal::show(&problem), &parts.headers),
+        Err(problem) => page(&web::screens::refusal::show(&problem, None), &parts.headers),
     }
 }
 
@@ -230,7 +230,16 @@ async fn sent(
             page(&web::screens::settings::told(shown, &answered, &action.next, &address), &HeaderMap::new())
         }
         (Ok(answered), None) => see_other(&action.next_after(&answered)),
-        (Err(problem), _) => page(&web::screens::refusal::show(&problem), &parts.headers),
+        // Whoever is nobody any more signs in, and comes to where the form would have led.
+        (Err(problem), _) if problem.status == ProblemKind::Unauthorized.status() => {
+            let refused = "Your session has ended, and what you sent was not done: sign in, then send it again.";
+            see_other(&format!(
+                "/sign-in?to={}&refused={}",
+                web::paths::encoded(&action.next),
+                web::paths::encoded(refused)
+            ))
+        }
+        (Err(problem), _) => page(&web::screens::refusal::show(&problem, Some(&action.next)), &parts.headers),
     }
 }
 
@@ -257,7 +266,7 @@ async fn sign_out(app: &Arc<App>, parts: &axum::http::request::Parts) -> Respons
     let from = parts.extensions.get::<ConnectInfo<std::net::SocketAddr>>().map(|from| from.0);
     match member::leave(app, token, from).await {
         Ok(()) => with_cookie(see_other("/sign-in"), "", 0, &parts.headers),
-        Err(problem) => page(&web::screens::refusal::show(&problem), &parts.headers),
+        Err(problem) => page(&web::screens::refusal::show(&problem, None), &parts.headers),
     }
 }
 
@@ -281,11 +290,11 @@ async fn join(api: Api, headers: &HeaderMap, form: &BTreeMap<String, String>) ->
     let body = serde_json::to_vec(&serde_json::json!({ "link": link })).unwrap_or_default();
     let made = match api.call(Method::POST, "/api/v1/join", Some(body)).await {
         Ok(answered) => serde_json::from_slice::<api::token::Created>(&answered),
-        Err(problem) => return page(&web::screens::refusal::show(&problem), headers),
+        Err(problem) => return page(&web::screens::refusal::show(&problem, None), headers),
     };
     match made {
         Ok(made) => with_cookie(see_other("/"), &made.token, crate::members::SESSION_MS / 1000, headers),
-        Err(error) => page(&web::screens::refusal::show(&unread(&error)), headers),
+        Err(error) => page(&web::screens::refusal::show(&unread(&error), None), headers),
     }
 }
 

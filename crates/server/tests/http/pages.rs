@@ -271,13 +271,45 @@ async fn a_gate_that_was_rejected_says_by_whom() {
     let build = asked(&served, &admin, GATED).await;
     let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
     while admin.gate_list(build).await.unwrap().items.is_empty() {}
-    let page = browser.post("/builds/1/gates/ask", "answer=reject&reason=", "same-origin").await;
+    let page = browser.post("/builds/1/gates/ask", "answer=reject&reason=not%20today", "same-origin").await;
     assert_eq!((page.status, page.to.as_str()), (303, "/builds/1"), "{}", page.text);
     served.site.ended(build).await;
     for (path, own) in [("/builds/1/jobs/ask", "It did not run: "), ("/builds/1", "The gate of ")] {
         let page = browser.get(path).await.text;
         assert!(page.contains(own) && page.contains("rejected by ada <time"), "{path}: {page}");
     }
+    // Who comes too late hears by whom, and comes back.
+    let page = browser.post("/builds/1/gates/ask", "answer=approve&reason=", "same-origin").await;
+    assert_eq!(page.status, 409);
+    for said in
+        ["the gate <code>ask</code> was rejected by ada at ", ", since: not today", "<a href=\"/builds/1\">Go back</a>"]
+    {
+        assert!(page.text.contains(said), "no {said} in {}", page.text);
+    }
+    served.end().await;
+}
+
+#[tokio::test]
+async fn what_is_sent_when_the_session_has_ended_leads_back_to_its_page() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    asked(&served, &admin, ONE).await;
+    let browser = Browser::new(&served, "no token");
+    let page = browser.post("/builds/1/jobs/a/retry", "reason=", "same-origin").await;
+    assert_eq!(page.status, 303, "{}", page.text);
+    let to = "/sign-in?to=%2Fbuilds%2F1%2Fjobs%2Fa&refused=Your%20session%20has%20ended%2C%20and%20what%20you%20sent%20was%20not%20done";
+    assert!(page.to.starts_with(to), "{}", page.to);
+    served.end().await;
+}
+
+#[tokio::test]
+async fn a_test_without_a_name_has_a_page() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    asked(&served, &admin, ONE).await;
+    let browser = Browser::new(&served, &served.token(&[Verb::Admin], None, None));
+    let page = browser.get("/projects/sails/tests?name=&suite=s&job=a").await;
+    assert!(page.status == 200 && page.text.contains("A test without a name"), "{} {}", page.status, page.text);
     served.end().await;
 }
 

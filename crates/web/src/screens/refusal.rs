@@ -6,9 +6,9 @@ use maud::html;
 use crate::page::{Document, Head, document};
 use crate::words;
 
-/// Writes the page.
+/// Writes the page. `back` is the path of the page from which something was refused, if that is known.
 #[must_use]
-pub fn show(problem: &Problem) -> Document {
+pub fn show(problem: &Problem, back: Option<&str>) -> Document {
     let main = html! {
         section.refusal {
             h1.sentence { (problem.title) }
@@ -16,7 +16,7 @@ pub fn show(problem: &Problem) -> Document {
             @for field in &problem.fields { p { code { (field.name) } " " (words::marked(&field.detail)) } }
             @if !problem.help.is_empty() { p { strong { "What to do: " } (words::marked(&problem.help)) } }
             @if problem.status >= 500 && !problem.request.is_empty() { p.quiet { "In the server's log this is request " code { (problem.request) } "." } }
-            p { a href="/" { "All projects" } }
+            p.ways { @if let Some(back) = back { a href=(back) { "Go back" } } a href="/" { "All projects" } }
         }
     };
     let written = document(&Head { title: &problem.title, crumbs: Vec::new(), stream: None }, &main);
@@ -36,7 +36,7 @@ mod tests {
         {
             let problem = Problem { request: "r1".to_owned(), ..Problem::new(kind, "") };
             assert_eq!(
-                show(&problem).text.contains("In the server's log this is request <code>r1</code>"),
+                show(&problem, None).text.contains("In the server's log this is request <code>r1</code>"),
                 expected,
                 "{kind:?}"
             );

@@ -19,9 +19,10 @@ const WIDTH: u64 = 10;
 
 /// Writes the page: `?name=`, `?suite=`, `?job=` and `?branch=` say which test and where.
 pub(crate) async fn show(source: &impl Source, ask: &Ask, project: &str) -> Result<Document, Problem> {
+    // A name may be empty, as its report has it.
     let wanted: String = ["name", "suite", "job", "branch"]
         .iter()
-        .filter(|name| !ask.text(name).is_empty())
+        .filter(|name| **name == "name" || !ask.text(name).is_empty())
         .map(|name| format!("&{name}={}", paths::encoded(ask.text(name))))
         .collect();
     let cursor = super::builds::cursor_of(ask);
@@ -30,9 +31,10 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, project: &str) -> Resu
     let own = format!("{}/tests", paths::project(project));
     let of_project = format!("/api/v1/projects/{}/quarantine", paths::encoded(project));
     let quarantined = read::<Page<Quarantined>>(source, &of_project).await?.items;
+    let title = if ask.text("name").is_empty() { "A test without a name" } else { ask.text("name") };
     let main = html! {
         header.build {
-            h1 { code { (ask.text("name")) } }
+            h1 { @if ask.text("name").is_empty() { (title) } @else { code { (title) } } }
             p.quiet { (ask.text("suite")) @if !ask.text("job").is_empty() { @if !ask.text("suite").is_empty() { " · " } "job " (ask.text("job")) } }
             (figures(&page.items))
             (super::quarantine::of_test(&quarantined, project, ask))
@@ -52,7 +54,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, project: &str) -> Resu
         Crumb::new(project, paths::project(project)),
         Crumb::new("Test", format!("{own}?{}", wanted.trim_start_matches('&'))),
     ];
-    Ok(document(&Head { title: ask.text("name"), crumbs, stream: None }, &main))
+    Ok(document(&Head { title, crumbs, stream: None }, &main))
 }
 
 fn has_failed(run: &TestRun) -> bool {

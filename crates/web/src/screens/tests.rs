@@ -174,7 +174,12 @@ fn word(kind: FailureKind) -> &'static str {
 }
 
 fn full_name(test: &Test) -> String {
-    if test.suite.is_empty() { test.name.clone() } else { format!("{} {}", test.suite, test.name) }
+    match (test.suite.as_str(), test.name.as_str()) {
+        ("", "") => "a test without a name".to_owned(),
+        ("", name) => name.to_owned(),
+        (suite, "") => format!("{suite}, a test without a name"),
+        (suite, name) => format!("{suite} {name}"),
+    }
 }
 
 /// What one failure says, and where to go on from it.
