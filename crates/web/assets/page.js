@@ -72,7 +72,8 @@ document.addEventListener("keydown", (event) => {
   const pair = `${before} ${event.key}`;
   before = event.key === "g" ? "g" : "";
   const places = { "g p": "/", "g b": "/builds", "g q": "/queue", "g s": "/settings" };
-  if (pair in places) location.href = places[/** @type {keyof typeof places} */ (pair)];
+  // Beside a build the whole window goes there.
+  if (pair in places) (window.top ?? window).location.href = places[/** @type {keyof typeof places} */ (pair)];
   else if (event.key === "?") showKeys();
   else if (event.key === "f") nextFailure();
   else if (event.key === "/") /** @type {HTMLElement | null} */ (document.querySelector("#search"))?.focus();
@@ -120,7 +121,8 @@ document.addEventListener("click", (event) => {
   if (button) showPicture(button);
 });
 
-// What only scripts can do is shown to whoever has them.
+// What only scripts can do is shown to whoever has them; nothing stands around a page in a frame, also where the browser does not tell the server of it.
+if (window.parent !== window) document.body.classList.add("panel");
 document.documentElement.setAttribute("data-scripts", "");
 tellTimes(document);
 setInterval(() => tellTimes(document), 10_000);

@@ -7,13 +7,10 @@ use crate::assets;
 /// The media type of pages.
 pub const HTML: &str = "text/html; charset=utf-8";
 
-/// What a page may load and do: its own files and this server, nothing inline, nothing from elsewhere.
+/// What a page may load and do: its own files and this server, nothing inline, nothing from elsewhere. Pages of this server alone may
+/// show it in a frame: what steps made is given in no origin, so it can frame nothing.
 pub const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; frame-src 'self'; \
-                          form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-
-/// The same for a page that another of this server shows in a frame.
-pub const PANEL_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self' data:; frame-src 'self'; \
-                                form-action 'self'; base-uri 'none'; frame-ancestors 'self'";
+                          form-action 'self'; base-uri 'none'; frame-ancestors 'self'";
 
 /// A page, written.
 #[derive(Clone, Debug, PartialEq, Eq)]
