@@ -280,11 +280,14 @@ fn inside(node: &Node, (x, y): (u32, u32)) -> Markup {
     }
 }
 
+/// A text that fits: of a longer one the middle is left out, since names that begin alike differ at their ends.
 fn cut(text: &str) -> String {
-    if text.chars().count() <= LETTERS {
+    let count = text.chars().count();
+    if count <= LETTERS {
         return text.to_owned();
     }
-    text.chars().take(LETTERS - 1).chain(['…']).collect()
+    let (head, tail) = (LETTERS / 2, LETTERS - 1 - LETTERS / 2);
+    text.chars().take(head).chain(['…']).chain(text.chars().skip(count - tail)).collect()
 }
 
 /// The way of an edge as a path: level through columns, bent between them.
@@ -313,6 +316,14 @@ mod tests {
         let ask = Ask { query, ..Ask::default() };
         let choice = Choice::of(&ask, "/builds/1".to_owned());
         show(&jobs::units(jobs), holes, &choice, &ask).into_string()
+    }
+
+    #[test]
+    fn names_that_begin_alike_are_told_apart() {
+        let names = ["integration-tests-of-the-parser", "integration-tests-of-the-writer"];
+        assert_eq!(names.map(cut), ["integration…the-parser", "integration…the-writer"]);
+        assert_eq!(names.map(|name| cut(name).chars().count()), [LETTERS; 2]);
+        assert_eq!(cut("exactly-twenty-two-let"), "exactly-twenty-two-let");
     }
 
     #[test]

@@ -40,7 +40,7 @@ fn row(job: &Job, ask: &Ask) -> Markup {
     let standing = Standing::of_job(job);
     html! {
         li { a.row.(standing.word()) href=(paths::job(job.build, &job.name)) {
-            (standing.mark()) span.name { (title(job)) }
+            (standing.mark()) span.name title=(title(job)) { (title(job)) }
             span.quiet { @if let Some(child) = job.child { "build " (child) " " } @if job.attempts > 1 { "try " (job.attempts) " " } @if job.reused.is_some() { "cached" } @else if let Some(ms) = words::took(job.started, job.finished, ask.now) { (words::duration(ms)) } }
         } }
     }
@@ -81,7 +81,7 @@ fn in_order(units: &[Unit], choice: &Choice, ask: &Ask) -> Markup {
                 @let standing = unit.standing();
                 @let shown = unit.legs_shown();
                 li { details.family #(format!("family-{}", unit.name)) open[standing < Standing::Running || choice.unfolded.contains(unit.name)] {
-                    summary class=(standing.word()) { (standing.mark()) span.name { (unit.name) } span.quiet { (unit.tally()) } }
+                    summary class=(standing.word()) { (standing.mark()) span.name title=(unit.name) { (unit.name) } span.quiet { (unit.tally()) } }
                     ol {
                         @for job in &shown { (row(job, ask)) }
                         @if unit.jobs.len() > LEGS_MAX { li { a.more data-in-page href=(choice.link(&[("family", unit.name)])) { "all " (unit.jobs.len()) " legs" } } }
