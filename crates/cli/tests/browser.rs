@@ -6,6 +6,8 @@
 mod axe;
 #[path = "browser/build.rs"]
 mod build;
+#[path = "browser/connections.rs"]
+mod connections;
 #[path = "browser/forms.rs"]
 mod forms;
 mod installation;
@@ -14,12 +16,16 @@ mod job;
 #[path = "browser/log.rs"]
 mod log;
 mod process;
+#[path = "browser/reading.rs"]
+mod reading;
 #[path = "browser/session.rs"]
 mod session;
 #[path = "browser/settings.rs"]
 mod settings;
 #[path = "browser/terminal.rs"]
 mod terminal;
+#[path = "browser/tries.rs"]
+mod tries;
 
 use std::cell::Cell;
 use std::fs;
@@ -98,6 +104,8 @@ impl Browser {
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--window-size=1280,900",
+            // A name that is not the machine's own, over plain HTTP.
+            "--host-resolver-rules=MAP server.test 127.0.0.1",
             &format!("--user-data-dir={}", profile.path().display()),
         ];
         let address = format!("127.0.0.1:{port}");
@@ -439,6 +447,9 @@ fn pages_are_read_without_scripts_and_in_the_dark() {
     }
     plain.go("/builds/1/jobs/long");
     plain.until("#log .marked .c", "error: it broke");
+    // What only scripts can do is not there without them.
+    let tools = plain.find("#log-tools").expect("the tools");
+    assert_eq!(plain.call("GET", &format!("/element/{tools}/displayed"), &Value::Null), false);
     plain.click(".pager.before a");
     plain.until("#log [id='1:1'] .c", "1");
     plain.go("/builds/1");

@@ -368,6 +368,8 @@ function duration(ms) {
 }
 
 function tick() {
+  // Of what is not heard of nobody knows how long it takes.
+  if (document.body.hasAttribute("data-stale")) return;
   for (const it of document.querySelectorAll("[data-since]")) {
     const since = Date.parse(it.getAttribute("data-since") ?? "");
     if (!Number.isNaN(since)) it.textContent = duration(Math.max(0, Date.now() - since));

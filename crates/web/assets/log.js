@@ -26,6 +26,8 @@ const PARTS = 240;
 const HITS_BACK = 1000;
 /** The shortest time between two searches for the groups of a long log that still grows. */
 const LATE_MS = 10_000;
+/** The most lines that stay in the page for what is selected in them; of more, only what is in view stays selected. */
+const SELECTED_MAX = 4000;
 /** The most lines that are copied at once. */
 const COPY_MAX = 10_000;
 /** How long it takes until a log that has broken off is asked for again, at first and at most. */
@@ -45,6 +47,9 @@ function namedBy(hash) {
   return { step: Number(found[1]), from: Math.min(from, to), to: Math.max(from, to) };
 }
 
+/** What the server refused, by its status. */
+class Refused extends Error {}
+
 /** @param {string} tag @param {string} [className] @param {string} [text] */
 function made(tag, className = "", text = "") {
   const element = document.createElement(tag);
@@ -58,6 +63,7 @@ export function open() {
   const viewer = /** @type {HTMLElement} */ (log.closest(".viewer"));
   const { source = "", api = "", green = "" } = log.dataset;
   const step = Number(log.dataset.step);
+  const attempt = /\/attempts\/(\d+)\//.exec(api)?.[1] ?? "";
   const first = Number(log.dataset.from);
   const began = Date.parse(log.dataset.first ?? "");
   let lines = Number(log.dataset.lines);
@@ -243,34 +249,83 @@ export function open() {
 
   // ---- Where one is.
 
-  const height = () => Math.min(rowsInAll() * LINE + (wraps ? log.clientHeight : 0), HEIGHT_MAX);
+  const height = () => Math.min(rowsInAll() * LINE, HEIGHT_MAX);
   const isWhole = () => rowsInAll() * LINE <= HEIGHT_MAX;
   const room = () => Math.max(1, height() - log.clientHeight);
   const rowsInView = () => Math.ceil(log.clientHeight / LINE);
   const lastTop = () => Math.max(0, rowsInAll() - (wraps ? 1 : rowsInView() - 1));
+  /** Where the rows that are drawn begin, in pixels from the beginning. */
+  let offset = 0;
+  /** While long lines are wrapped: what is scrolled to with the next drawing, a line and how far below the upper edge it begins, in pixels.
+   * @type {{ line: number, at: number } | "end" | null} */
+  let goal = null;
+  /** The room that a row takes which is not drawn, while long lines are wrapped. */
+  const unit = () => Math.min(LINE, HEIGHT_MAX / Math.max(1, rowsInAll()));
+  const drawn = () => /** @type {HTMLElement[]} */ ([...view.children]);
+  /** The first line in view while long lines are wrapped, and how far below the upper edge it begins: as rows stand; where none are drawn, as they may stand. */
+  const seen = () => {
+    const above = log.scrollTop;
+    const row = drawn().find((it) => offset + it.offsetTop + it.offsetHeight > above);
+    if (row && offset + row.offsetTop < above + log.clientHeight) return { line: number(row), at: offset + row.offsetTop - above };
+    const last = drawn().at(-1);
+    const guess = last && !row ? rowOf(number(last)) + 1 + (above - offset - view.offsetHeight) / unit() : above / unit();
+    return { line: lineOf(Math.max(0, Math.min(rowsInAll() - 1, Math.floor(guess)))), at: 0 };
+  };
+  /** Whether rows are drawn, or there are none, wherever one looks. */
+  const isCovered = () => {
+    const [first, last] = [drawn()[0], drawn().at(-1)];
+    if (!first || !last) return false;
+    return (offset <= log.scrollTop || rowOf(number(first)) === 0) && (offset + view.offsetHeight >= log.scrollTop + log.clientHeight || rowOf(number(last)) >= rowsInAll() - 1);
+  };
   /** The first row in view. */
-  const top = () => (isWhole() ? Math.floor(log.scrollTop / LINE) : Math.round((log.scrollTop / room()) * lastTop()));
+  const top = () => {
+    if (wraps) return goal === "end" ? lastTop() : rowOf((goal ?? seen()).line);
+    return isWhole() ? Math.floor(log.scrollTop / LINE) : Math.round((log.scrollTop / room()) * lastTop());
+  };
+  /** Whether the end is in view, or no more than so many rows below it. @param {number} rows */
+  const isAtEnd = (rows) => {
+    if (!wraps) return top() >= lastTop() - rows;
+    return goal === "end" || (goal === null && isCovered() && log.scrollHeight - log.clientHeight - log.scrollTop <= rows * LINE);
+  };
   /** Where we scrolled to, and drew or will draw: any other place is the reader's. */
   let ours = Number.NEGATIVE_INFINITY;
-  /** Scrolls; whoever calls this draws. @param {number} row */
-  const scrollTo = (row) => {
+  /** Scrolls so that a row stands so many rows below the upper edge, or to the end; whoever calls this draws. @param {number} row @param {number} [below] */
+  const scrollTo = (row, below = 0) => {
+    if (wraps) {
+      goal = row >= rowsInAll() ? "end" : { line: lineOf(row), at: below * LINE };
+      return;
+    }
     // Of an element that was drawn smaller, only the old height could be scrolled.
     space.style.height = `${height()}px`;
-    log.scrollTop = isWhole() ? row * LINE : (row / Math.max(1, lastTop())) * room();
+    const to = Math.max(0, row - below);
+    log.scrollTop = isWhole() ? to * LINE : (to / Math.max(1, lastTop())) * room();
     ours = log.scrollTop;
   };
 
   // ---- Lines.
 
+  /** Rows as the server wrote them. @type {WeakMap<Element, string>} */
+  const written = new WeakMap();
+  /** What tells a row from all others. @param {Element} row */
+  const keyOf = (row) => row.id || `gap ${row.getAttribute("data-line")}`;
+  /** Of a row that is drawn already as it is, that one: what is selected or has the focus in it stays so. @param {Element} row @param {Map<string, HTMLElement>} shown */
+  const sameRow = (row, shown) => {
+    const html = row.outerHTML;
+    const known = shown.get(keyOf(row));
+    if (known && written.get(known) === html) return known;
+    written.set(row, html);
+    return /** @type {HTMLElement} */ (row);
+  };
   /** @param {number} index */
   const piece = (index) => {
     let rows = pieces.get(index);
     if (!rows) {
       rows = answerTo(`${source}?from=${index * PIECE}&count=${PIECE}${green ? `&green=${green}` : ""}`).then(async (answer) => {
-        if (!answer.ok) throw new Error(`${answer.status}`);
+        if (!answer.ok) throw new Refused(`${answer.status}`);
         const holder = made("div");
         holder.innerHTML = await answer.text();
-        const rows = /** @type {HTMLElement[]} */ ([...holder.children]);
+        const shown = new Map(drawn().map((row) => [keyOf(row), row]));
+        const rows = [...holder.children].map((row) => sameRow(row, shown));
         learn(index, rows);
         return rows;
       });
@@ -306,6 +361,12 @@ export function open() {
   const settle = () => {
     if (!hasLearnt) return false;
     hasLearnt = false;
+    if (wraps) {
+      goal = follows ? "end" : goal ?? seen();
+      fold();
+      drawMap();
+      return true;
+    }
     const [line, rest] = [lineOf(top()), isWhole() ? log.scrollTop % LINE : 0];
     fold();
     drawMap();
@@ -317,35 +378,97 @@ export function open() {
   /** The number of a row's line, from 0. @param {HTMLElement} row */
   const number = (row) => (row.id ? Number(row.id.split(":")[1]) - 1 : Number(row.dataset.line));
 
+  /** The rows of the first and the last line that is selected in part; nothing if none is, or too many are. */
+  const selected = () => {
+    const selection = getSelection();
+    if (!selection || selection.isCollapsed || selection.rangeCount === 0) return null;
+    const { startContainer, startOffset, endContainer, endOffset } = selection.getRangeAt(0);
+    const rows = [[startContainer, startOffset], [endContainer, endOffset - 1]].map(([node, at]) => {
+      const inner = node === view ? view.childNodes[Math.max(0, Number(at))] : /** @type {Node} */ (node);
+      const row = /** @type {HTMLElement | null | undefined} */ ((inner instanceof Element ? inner : inner?.parentElement)?.closest(".l, .gap"));
+      return row && view.contains(row) ? rowOf(number(row)) : -1;
+    });
+    return rows.includes(-1) || rows[1] - rows[0] > SELECTED_MAX ? null : rows;
+  };
   let drawing = 0;
   /** Lines in view, by their rows. */
   const inView = () => {
     const above = top();
-    const from = Math.max(0, above - 20);
-    const to = Math.min(rowsInAll(), above + rowsInView() + 20);
+    let from = above - 20;
+    let to = above + rowsInView() + 20;
+    if (goal === "end") from -= rowsInView();
+    else if (wraps) from -= Math.ceil(Math.max(0, (goal ?? seen()).at) / LINE);
+    const [first, last] = selected() ?? [from, to];
+    if (Math.max(to, last) - Math.min(from, first) <= SELECTED_MAX) [from, to] = [Math.min(from, first), Math.max(to, last + 1)];
+    [from, to] = [Math.max(0, from), Math.min(rowsInAll(), to)];
     /** @type {Set<number>} */
     const numbers = new Set();
     for (let row = from; row < to; row++) numbers.add(lineOf(row));
     return { above, numbers };
   };
+  /** Puts rows into the page, in order, and takes others out; those that are there already stay untouched. @param {HTMLElement[]} rows */
+  const put = (rows) => {
+    const wanted = new Set(/** @type {Node[]} */ (rows));
+    for (const row of [...view.childNodes]) if (!wanted.has(row)) row.remove();
+    let at = view.firstChild;
+    for (const row of rows) {
+      if (row === at) at = at.nextSibling;
+      else view.insertBefore(row, at);
+    }
+  };
+  const missing = made("p", "missing");
+  missing.setAttribute("role", "status");
+  missing.hidden = true;
+  log.after(missing);
+  let again = 0;
+  let againMs = AGAIN_MS;
+  /** Says that lines could not be loaded, and asks for them again after a while; nothing is missing without an error. @param {unknown} error */
+  const tellMissing = (error) => {
+    clearTimeout(again);
+    missing.hidden = error === null || error === "401";
+    if (error === null) { againMs = AGAIN_MS; return; }
+    const why = error === "" ? "the server cannot be reached" : `the server answers ${error}`;
+    const text = `Lines are missing here: ${why}. They are asked for again until they come.`;
+    if (missing.textContent !== text) missing.textContent = text;
+    again = setTimeout(() => { draw(); }, againMs);
+    againMs = Math.min(againMs * 2, AGAIN_MS_MAX);
+  };
   const draw = async (rounds = 0) => {
     const own = ++drawing;
-    space.style.height = `${height()}px`;
+    if (!wraps) space.style.height = `${height()}px`;
     const wanted = new Set([...inView().numbers].map((line) => Math.floor(line / PIECE)));
-    const rows = (await Promise.all([...wanted].map((it) => piece(it).catch(() => [])))).flat();
-    if (own !== drawing || (rows.length === 0 && wanted.size > 0)) return;
+    /** The status with which a piece was refused, nothing in it if none came. @type {string | null} */
+    let refused = null;
+    const rows = (await Promise.all([...wanted].map((it) => piece(it).catch((error) => { refused = error instanceof Refused ? error.message : ""; return []; })))).flat();
+    if (own !== drawing) return;
+    tellMissing(refused);
+    if (rows.length === 0 && wanted.size > 0) return;
     // What was loaded may be drawn over by what comes after it: then there is room for more.
     const isMore = settle() && rounds < ROUNDS_MAX;
+    const place = wraps ? goal ?? seen() : null;
     const { above, numbers } = inView();
     const shown = rows.filter((row) => numbers.has(number(row)));
     dress(shown);
-    view.replaceChildren(...shown);
+    put(shown);
     const first = shown.length > 0 ? rowOf(number(shown[0])) : above;
-    const offset = wraps
-      ? log.scrollTop - (shown.find((row) => number(row) >= lineOf(above))?.offsetTop ?? 0)
-      : isWhole() ? first * LINE : log.scrollTop - (above - first) * LINE;
-    view.style.transform = `translateY(${Math.max(0, offset)}px)`;
-    if (isMore) await draw(rounds + 1);
+    if (place) stand(place, shown);
+    else {
+      offset = Math.max(0, isWhole() ? first * LINE : log.scrollTop - (above - first) * LINE);
+      view.style.transform = `translateY(${offset}px)`;
+    }
+    if (isMore || (place && refused === null && rounds < ROUNDS_MAX && !isCovered())) await draw(rounds + 1);
+  };
+  /** Puts wrapped rows where they belong, and scrolls so that a line stands where it is to: rows that are not drawn may turn out higher. @param {{ line: number, at: number } | "end"} place @param {HTMLElement[]} shown */
+  const stand = (place, shown) => {
+    const [first, last] = [shown[0], shown.at(-1)];
+    if (!first || !last) return;
+    offset = rowOf(number(first)) * unit();
+    view.style.transform = `translateY(${offset}px)`;
+    space.style.height = `${offset + view.offsetHeight + (rowsInAll() - 1 - rowOf(number(last))) * unit()}px`;
+    const row = place === "end" ? last : shown.find((it) => number(it) >= place.line) ?? last;
+    log.scrollTop = place === "end" ? log.scrollHeight : offset + row.offsetTop - place.at;
+    ours = log.scrollTop;
+    goal = null;
   };
 
   const TIMES = ["none", "clock", "relative", "since"];
@@ -418,16 +541,16 @@ export function open() {
     fold();
     drawMap();
     // The last drawing stays where it is.
-    scrollTo(Math.max(0, rowOf(run.to) - at));
+    scrollTo(rowOf(run.to), at);
     draw();
   };
   /** @param {Group} group */
   const turn = (group) => {
-    const at = top();
+    const [at, place] = [top(), wraps ? seen() : null];
     group.isFolded = !group.isFolded;
     fold();
     drawMap();
-    scrollTo(Math.min(at, lastTop()));
+    if (place) goal = place; else scrollTo(Math.min(at, lastTop()));
     draw();
   };
 
@@ -444,16 +567,23 @@ export function open() {
   const leave = () => { if (follows) { follows = false; left = lines; } };
   log.addEventListener("scroll", () => {
     const isOurs = Math.abs(log.scrollTop - ours) <= 1;
-    if (!isOurs && top() < lastTop() - 2) leave();
-    if (log.hasAttribute("data-open") && top() >= lastTop() - 1) follows = true;
+    if (!isOurs) goal = null;
+    if (!isOurs && !isAtEnd(2)) leave();
+    if (log.hasAttribute("data-open") && isAtEnd(1)) follows = true;
     tellNewer();
     if (isOurs) return;
     ours = Number.NEGATIVE_INFINITY;
     hasGone = true;
-    draw();
+    // Wrapped rows stand where they are as long as there are enough of them: each is seen.
+    if (!wraps || !isCovered()) draw();
   }, { passive: true });
   let width = 0;
   new ResizeObserver(() => { if (width !== log.clientWidth * 10_000 + log.clientHeight) { width = log.clientWidth * 10_000 + log.clientHeight; draw(); } }).observe(log);
+  // Another try has begun: whoever looks at something of this one keeps it.
+  log.addEventListener("leave", (event) => {
+    const isLooking = (!follows && hasGone) || namedBy(location.hash) !== null || hits !== null || selected() !== null;
+    if (isLooking) event.preventDefault();
+  });
   const toEnd = () => { scrollTo(rowsInAll()); draw(); };
   newer.addEventListener("click", () => { follows = true; tellNewer(); toEnd(); log.focus(); });
 
@@ -463,12 +593,14 @@ export function open() {
   const show = (line) => {
     leave();
     unfold(line);
-    scrollTo(Math.max(0, rowOf(line) - Math.floor(rowsInView() / 3)));
+    scrollTo(rowOf(line), Math.floor(rowsInView() / 3));
     draw();
   };
   /** Names lines in the address. @param {number} from @param {number} to both from 0 */
   const name = (from, to) => {
     const address = new URL(location.href);
+    // Also after another try has begun it leads here.
+    address.searchParams.set("attempt", attempt);
     address.searchParams.set("step", String(step - 1));
     address.searchParams.set("from", String(Math.max(0, from - 100)));
     address.hash = from === to ? `#${step}:${from + 1}` : `#${step}:${from + 1}-${to + 1}`;
@@ -495,7 +627,7 @@ export function open() {
   });
   addEventListener("hashchange", () => {
     const range = namedBy(location.hash);
-    if (range && range.step === step) show(range.from - 1);
+    if (range && range.step === step) { name(range.from - 1, range.to - 1); show(range.from - 1); }
     else if (range) location.reload();
   });
 
@@ -507,22 +639,24 @@ export function open() {
   let hits = null;
   /** @param {string} regex @param {string} more */
   const ask = async (regex, more) => {
-    const answer = await answerTo(`${api}/search?regex=${encodeURIComponent(regex)}${more}`);
-    const said = await answer.json();
-    if (!answer.ok) throw new Error(said.detail);
+    const answer = await answerTo(`${api}/search?regex=${encodeURIComponent(regex)}${more}`).catch(() => null);
+    if (!answer) throw new Error("The server cannot be reached: search again when it answers.");
+    const said = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw new Error(said.detail || `The server answers ${answer.status}: search again later.`);
     return said;
   };
   /**
    * Finds all of a log, with as many requests as the server wants for it: each has bounds of its own.
    * @param {"hit" | "error"} kind @param {string} regex
    * @param {(finds: Finds) => boolean} told hears what was found so far, and says whether to go on
+   * @param {Finds | null} [before] what was found before there were more lines
    * @returns {Promise<Finds>}
    */
-  const find = async (kind, regex, told) => {
+  const find = async (kind, regex, told, before = null) => {
     /** @type {Finds} */
-    const finds = { kind, regex, numbers: [], texts: [], spread: { lines, searched: 0, hits: 0, parts: [] } };
+    const finds = { kind, regex, numbers: [...before?.numbers ?? []], texts: [...before?.texts ?? []], spread: before?.spread ?? { lines, searched: 0, hits: 0, parts: [] } };
     for (;;) {
-      const { searched, hits: before, parts } = finds.spread;
+      const { searched, hits: counted } = finds.spread;
       const found = await ask(regex, `&limit=${HITS}&parts=${PARTS}${searched > 0 ? `&cursor=${searched}` : ""}`);
       for (const hit of found.hits.slice(0, HITS - finds.numbers.length)) {
         finds.numbers.push(hit.number);
@@ -530,9 +664,19 @@ export function open() {
       }
       /** @type {Spread} */
       const spread = found.spread ?? { lines, searched: lines, hits: 0, parts: [] };
-      finds.spread = { ...spread, hits: before + spread.hits, parts: spread.parts.map((count, index) => count + (parts[index] ?? 0)) };
+      const parts = partsOf(finds.spread, spread);
+      finds.spread = { ...spread, hits: counted + spread.hits, parts: spread.parts.map((count, index) => count + parts[index]) };
       if (spread.searched >= spread.lines || spread.searched <= searched || !told(finds)) return finds;
     }
+  };
+  /** What was counted in the parts of a log, in those of the same log when it is longer. @param {Spread} before @param {Spread} now */
+  const partsOf = (before, now) => {
+    const parts = now.parts.map(() => 0);
+    for (const [index, count] of before.parts.entries()) {
+      const line = (index / before.parts.length) * before.lines;
+      if (parts.length > 0) parts[Math.min(parts.length - 1, Math.floor((line / Math.max(1, now.lines)) * parts.length))] += count;
+    }
+    return parts;
   };
   const drawMap = () => {
     const marks = [];
@@ -551,12 +695,38 @@ export function open() {
     }
     map.replaceChildren(...marks);
   };
+  /** What a search found, else what looks like an error, searched for also in the lines that have come since if it matters for the step from a line. @param {number} at @param {1 | -1} direction */
+  const findsFrom = async (at, direction) => {
+    const finds = hits ?? errors;
+    const isEnough = finds && (finds.spread.searched >= lines || (direction > 0 ? finds.numbers.some((line) => line > at) : at <= finds.spread.searched));
+    if (isEnough) return finds;
+    said.textContent = "searching";
+    const found = await find(finds?.kind ?? "error", finds?.regex ?? log.dataset.errors ?? "", () => true, finds);
+    // Meanwhile the reader may have asked for something else.
+    if (finds !== (hits ?? errors)) return hits ?? errors ?? found;
+    if (found.kind === "hit") { hits = found; list(found); } else errors = found;
+    drawMap();
+    return found;
+  };
+  let isStepping = false;
   /** The next or the one before, of what a search found, else of errors. @param {1 | -1} direction */
   const stepTo = async (direction) => {
-    const finds = hits ?? errors;
-    if (!finds || finds.spread.hits === 0) { said.textContent = "nothing to go to"; return; }
+    if (isStepping) return;
+    isStepping = true;
+    viewer.querySelector(".find + .problem")?.remove();
+    try {
+      await goToFound(direction);
+    } catch (error) {
+      tellProblem(error instanceof Error ? error.message : String(error));
+    }
+    isStepping = false;
+  };
+  /** @param {1 | -1} direction */
+  const goToFound = async (direction) => {
     const range = namedBy(location.hash);
     const at = range ? range.from - 1 : mark >= 0 ? mark : lineOf(top());
+    const finds = await findsFrom(at, direction);
+    if (finds.spread.hits === 0) { said.textContent = finds.kind === "hit" ? "no line matches" : "no line looks like an error"; return; }
     const known = finds.numbers;
     const isAllKnown = known.length >= finds.spread.hits;
     let to = direction > 0 ? known.find((line) => line > at) : known.findLast((line) => line < at);
@@ -654,8 +824,13 @@ export function open() {
     }
     const texts = rows.map((row) => /** @type {HTMLElement | null} */ (row.querySelector(".c"))).map((it) => it?.dataset.raw ?? it?.textContent ?? "");
     viewer.querySelector(".find + .problem")?.remove();
-    if (await isCopied(texts.join("\n"))) said.textContent = `${texts.length} ${texts.length === 1 ? "line" : "lines"} copied`;
-    else tellProblem("Nothing was copied: the browser does not let this page do it. Select the lines and copy them by its own keys, or take them from Raw.");
+    const many = (/** @type {number} */ count) => `${count.toLocaleString("en")} ${count === 1 ? "line" : "lines"}`;
+    const cut = rows.filter((row) => row.querySelector(".c .cut")).length;
+    const isDone = await isCopied(texts.join("\n"));
+    if (isDone) said.textContent = `${many(texts.length)} copied`;
+    if (isDone && cut > 0) tellProblem(`${many(texts.length)} copied, but ${cut === texts.length ? "cut" : `${many(cut)} of them cut`} where the page cuts long ones: take the whole from Raw.`);
+    if (isDone) return;
+    tellProblem("Nothing was copied: the browser does not let this page do it. Select the lines and copy them by its own keys, or take them from Raw.");
   };
   const deeds = {
     j: () => { log.scrollTop += LINE; },
@@ -670,8 +845,9 @@ export function open() {
       draw();
     },
     w: () => {
-      const at = top();
+      const at = follows ? rowsInAll() : top();
       wraps = log.classList.toggle("wrap");
+      goal = null;
       press("w", wraps);
       scrollTo(at);
       draw();
@@ -722,6 +898,13 @@ export function open() {
       return found.numbers.length === 0;
     };
     find("error", log.dataset.errors ?? "", take).then(take, () => {});
+  } else {
+    // A step that was followed has failed: whoever watched it keeps the place, and sees where errors stand.
+    const failure = new MutationObserver(() => {
+      failure.disconnect();
+      find("error", log.dataset.errors ?? "", () => true, errors).then((found) => { errors = found; drawMap(); }, () => {});
+    });
+    failure.observe(log, { attributeFilter: ["data-failed"] });
   }
   loadLate();
 
@@ -775,7 +958,7 @@ async function isCopied(text) {
 
 /**
  * Reads what is still to come, for the numbers alone: lines are drawn by the server. A connection that ends says nothing of the step: as long as that
- * is open it is asked again, from where it broke off.
+ * is open it is asked again, from where it broke off. There is none while nobody looks at the page: a browser opens few to one server, for all its tabs.
  * @param {string} api the log's path @param {{ step: number, from: number }} place @param {(count: number, isOver: boolean) => void} told
  */
 async function followLog(api, { step, from }, told) {
@@ -785,7 +968,9 @@ async function followLog(api, { step, from }, told) {
   const timer = setInterval(tell, 100);
   for (let pause = AGAIN_MS; ; pause = Math.min(pause * 2, AGAIN_MS_MAX)) {
     const before = count;
-    await follow(`${api}?format=ndjson&follow=true&from=${count}`, (number) => { count = Math.max(count, number + 1); isTold = false; });
+    await isShown();
+    const wasHidden = await follow(`${api}?format=ndjson&follow=true&from=${count}`, (number) => { count = Math.max(count, number + 1); isTold = false; });
+    if (wasHidden) { pause = AGAIN_MS; continue; }
     const lines = await linesIfOver(api.slice(0, api.lastIndexOf("/")), step);
     if (lines !== null) { count = Math.max(count, lines); break; }
     if (count > before) pause = AGAIN_MS;
@@ -797,10 +982,17 @@ async function followLog(api, { step, from }, told) {
   told(count, true);
 }
 
-/** Follows lines until the connection ends. @param {string} path @param {(number: number) => void} seen */
+/** Waits until somebody looks at the page. */
+async function isShown() {
+  while (document.hidden) await new Promise((shown) => document.addEventListener("visibilitychange", shown, { once: true }));
+}
+
+/** Follows lines until the connection ends, or the page is hidden: gives whether it was that. @param {string} path @param {(number: number) => void} seen */
 async function follow(path, seen) {
+  const hiding = new AbortController();
+  document.addEventListener("visibilitychange", () => { if (document.hidden) hiding.abort(); }, { signal: hiding.signal });
   try {
-    const answer = await answerTo(path);
+    const answer = await answerTo(path, { signal: hiding.signal });
     const reader = answer.ok ? answer.body?.pipeThrough(new TextDecoderStream()).getReader() : undefined;
     let rest = "";
     while (reader) {
@@ -814,8 +1006,11 @@ async function follow(path, seen) {
       }
     }
   } catch {
-    // The server has gone, or the way to it.
+    // The server has gone, or the way to it, or the page is hidden.
   }
+  const wasHidden = hiding.signal.aborted;
+  hiding.abort();
+  return wasHidden;
 }
 
 /** How many lines a step has printed, once no more of it comes; nothing as long as it is open, or the server does not say. @param {string} summary its path @param {number} step */

@@ -115,7 +115,7 @@ fn next_address(text: &str) -> Option<(&str, &str, &str)> {
 }
 
 fn cut_mark() -> Markup {
-    html! { span.note title="the raw log has the rest" { "… cut here" } }
+    html! { span.note.cut title="the raw log has the rest" { "… cut here" } }
 }
 
 fn low(code: u16) -> Option<u8> {

@@ -385,7 +385,7 @@ fn tries_stand_side_by_side() {
 }
 
 /// An expression about the `page` that is shown beside the build, once there is one.
-fn inside(expression: &str) -> String {
+pub fn inside(expression: &str) -> String {
     format!(
         "(() => {{ const page = document.querySelector('.step-panel iframe')?.contentDocument; return page && ({expression}) }})()"
     )

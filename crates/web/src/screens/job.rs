@@ -94,7 +94,7 @@ pub(crate) async fn show(source: &impl Source, ask: &Ask, build: &str, job: &str
         (Tab::Log, Some(attempt)) => shown(source, ask, (&build, &job), (attempt, &attempts), &own).await?,
     };
     let main = html! {
-        header.build #job-header data-live { (header((&job, gate.as_ref()), &attempts, wanted, ask, &own)) }
+        header.build #job-header data-live data-attempt=[wanted] data-try=[attempt.as_ref().map(|attempt| attempt.try_number)] { (header((&job, gate.as_ref()), &attempts, wanted, ask, &own)) }
         nav.views #tabs data-live aria-label="What is shown of the job" { (tabs(tab, made.len(), wanted, &own)) }
         (body)
     };

@@ -342,7 +342,9 @@ pub(crate) async fn lines(
     let range =
         Range { from: ask.number("from").unwrap_or(0), count: ask.number("count").unwrap_or(200).clamp(1, LINES_MAX) };
     let items = read_range(source, of, range, Green::read(ask.text("green"))).await?;
-    let rows = Rows { step: Some(of[2]), base: None, marked: None, until: range.end(), redrawn: Redrawn::Told };
+    // Of the page that they come to.
+    let base = format!("?attempt={}&step={}", of[1], of[2]);
+    let rows = Rows { step: Some(of[2]), base: Some(&base), marked: None, until: range.end(), redrawn: Redrawn::Told };
     Ok(Document { status: 200, text: written(&items, &rows).0 })
 }
 
