@@ -499,6 +499,38 @@ fn a_plan_shows_what_a_skipped_job_keeps_from_running() {
     check(&format!("{chain}{growing}"), &["--given", "q=passed"]);
 }
 
+/// What a person fills in has a type, and `plan` reads it as `approve` does.
+#[test]
+fn plan_foretells_what_follows_from_a_gates_answer() {
+    let fields = "{ yes: { type: boolean }, count: { type: number, default: 3 }, region: { type: choice, options: [eu, us], default: eu } }";
+    let repository = Repository::new(&format!(
+        "jobs:\n  p: {{ gate: {{ prompt: 'Ship?', fields: {fields} }} }}\n  \
+         typed: {{ needs: [p], if: 'needs.p.outputs.yes == true && needs.p.outputs.count == 3', run: echo typed }}\n  \
+         text: {{ needs: [p], if: \"needs.p.outputs.yes == 'true'\", run: echo text }}\n  \
+         truth: {{ needs: [p], if: needs.p.outputs.yes, run: echo truth }}\n"
+    ));
+    for (number, yes) in [(1, "true"), (2, "false")] {
+        repository.check(&["run", "--output", "plain"], 4);
+        repository.check(&["approve", &number.to_string(), "p", "--field", &format!("yes={yes}")], 0);
+        let build = repository.check(&["show", &number.to_string()], 0);
+        let plan = repository.check(&["plan", "--given", &format!("p=passed,yes={yes}")], 0);
+        assert!(!plan.contains("note:"), "{plan}");
+        for job in ["typed", "text", "truth"] {
+            let is_skipped = |text: &str, wanted: &str| {
+                let line = text.lines().find(|line| line.contains(&format!(" {job} "))).expect("a line of the job");
+                line.contains(wanted)
+            };
+            let foretold = is_skipped(&plan, "does not hold");
+            assert_eq!(foretold, is_skipped(&build, "skipped"), "{job} for {yes}:\n{plan}\n{build}");
+            assert_eq!(foretold, yes == "false" || job == "text", "{job} for {yes}");
+        }
+    }
+    let text = repository.check(&["plan", "--given", "p=passed,yes=true,region=mars"], 2);
+    assert!(text.contains("the gate `p`, whose field `region` takes one of eu, us, not `mars`"), "{text}");
+    let text = repository.check(&["plan", "--given", "p=passed,yes=true,size=1"], 0);
+    assert!(text.contains("`p` hands on no output `size`: it has `count`, `region`, `yes`"), "{text}");
+}
+
 #[test]
 fn a_plan_says_which_results_were_given_and_refuses_those_of_no_job() {
     let repository = Repository::new(

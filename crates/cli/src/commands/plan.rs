@@ -46,7 +46,7 @@ pub fn run(arguments: &Plan, project: &Project, colour: Colour) -> Result<u8, St
         known.answers.insert(Question::ChangedFiles, Answer::Files(files));
     }
     let first = pipeline.lower(&Known::of(known.event.clone()));
-    let Planned { settled, graph, told } = planned(&pipeline, &mut known, &mut given, project);
+    let Planned { settled, graph, told } = planned(&pipeline, &mut known, &mut given, project)?;
     pipeline.check_grown(&first, &settled, colour)?;
     refuse_strangers(&given, &settled.evaluation.graph)?;
     match arguments.output {
@@ -76,11 +76,11 @@ fn planned(
     known: &mut Known,
     given: &mut BTreeMap<JobName, Outcome>,
     project: &Project,
-) -> Planned {
+) -> Result<Planned, Stop> {
     let mut followed: BTreeSet<JobName> = BTreeSet::new();
     let mut evaluations_left = EVALUATIONS_MAX;
     loop {
-        let settled = settle(pipeline, known, given, project);
+        let settled = settle(pipeline, known, given, project)?;
         let mut graph = settled.evaluation.graph.clone();
         let mut told = outcomes_of(known, &graph);
         told.retain(|job, _| !followed.contains(job));
@@ -99,7 +99,7 @@ fn planned(
         }
         evaluations_left -= 1;
         if known.answers.len() == answers_known || evaluations_left == 0 {
-            return Planned { settled, graph, told };
+            return Ok(Planned { settled, graph, told });
         }
     }
 }
@@ -152,9 +152,12 @@ fn undeclared_outputs(told: &BTreeMap<JobName, Outcome>, graph: &Graph) -> Vec<S
         if job.steps.iter().any(|step| matches!(step.shell, Shell::Program(_))) {
             continue;
         }
-        let strangers: Vec<_> = outputs.keys().filter(|output| !job.outputs.contains(*output)).cloned().collect();
+        // A gate alone hands on what was filled in.
+        let fields = job.gate.iter().filter(|_| job.steps.is_empty()).flat_map(|gate| gate.fields.keys());
+        let declared: BTreeSet<&String> = job.outputs.iter().chain(fields).collect();
+        let strangers: Vec<_> = outputs.keys().filter(|output| !declared.contains(output)).cloned().collect();
         if !strangers.is_empty() {
-            let known: Vec<_> = job.outputs.iter().map(|output| format!("`{output}`")).collect();
+            let known: Vec<_> = declared.iter().map(|output| format!("`{output}`")).collect();
             let known =
                 if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
             let strangers = strangers.join("`, `");
@@ -171,7 +174,7 @@ fn settle(
     known: &mut Known,
     given: &mut BTreeMap<JobName, Outcome>,
     project: &Project,
-) -> Rc<Lowered> {
+) -> Result<Rc<Lowered>, Stop> {
     for _ in 0..EVALUATIONS_MAX {
         let lowered = pipeline.lower(known);
         let evaluation = &lowered.evaluation;
@@ -179,7 +182,10 @@ fn settle(
         let told: Vec<_> = given.extract_if(.., |name, _| legs(jobs, name).next().is_some()).collect();
         let has_told = !told.is_empty();
         for (name, outcome) in told {
-            let outcome = legs(jobs, &name).next().map_or(outcome.clone(), |(_, job)| as_function(job, outcome));
+            let outcome = match legs(jobs, &name).next() {
+                Some((_, job)) => as_answer(&name, job, as_function(job, outcome))?,
+                None => outcome,
+            };
             known.answers.insert(Question::Outcome(name), Answer::Outcome(outcome));
         }
         let open: Vec<_> = evaluation
@@ -189,14 +195,14 @@ fn settle(
             .cloned()
             .collect();
         if open.is_empty() && !has_told {
-            return lowered;
+            return Ok(lowered);
         }
         for question in open {
             let answer = crate::local::world::answer_from_repository(&project.root, &known.event, &question);
             known.answers.insert(question, answer);
         }
     }
-    pipeline.lower(known)
+    Ok(pipeline.lower(known))
 }
 
 /// The job of this name, or all legs of the matrix that has it as its id.
@@ -284,6 +290,27 @@ fn as_function(job: &Job, outcome: Outcome) -> Outcome {
     let typed = serde_json::json!({ "schema": schema, "value": value });
     outputs.insert("value".to_owned(), Value::from(typed.to_string()));
     Outcome::Passed { outputs }
+}
+
+/// The outcome as a gate hands on what was filled in: each of its fields of the field's type, and its default where none is given. That of
+/// another job stays.
+///
+/// # Errors
+/// If a value is none that the gate takes.
+fn as_answer(name: &JobName, job: &Job, outcome: Outcome) -> Result<Outcome, Stop> {
+    let Some(gate) = job.gate.as_ref().filter(|_| job.steps.is_empty()) else { return Ok(outcome) };
+    let Outcome::Passed { mut outputs } = outcome else { return Ok(outcome) };
+    for (field, kind) in &gate.fields {
+        let value = match outputs.get(field) {
+            Some(Value::String(typed)) => Some(kind.parse(typed).map_err(|fault| {
+                Stop::wrong(format!("--given answers the gate `{name}`, whose field `{field}` {fault}"))
+            })?),
+            Some(_) => None,
+            None => kind.default.clone(),
+        };
+        outputs.extend(value.map(|value| (field.clone(), value)));
+    }
+    Ok(Outcome::Passed { outputs })
 }
 
 /// `NAME=VALUE[,NAME=VALUE…]`. A value that begins as a list, an object or a quoted text of JSON ends where that ends; another
