@@ -499,6 +499,19 @@ fn a_plan_shows_what_a_skipped_job_keeps_from_running() {
     check(&format!("{chain}{growing}"), &["--given", "q=passed"]);
 }
 
+#[test]
+fn a_leg_that_is_still_to_grow_can_be_asked_for() {
+    let text = "jobs:\n  plan: { outputs: [parts], run: \"echo 'parts=[1,2]' >> $ROPEWALK_OUTPUT\" }\n  \
+                test: { needs: [plan], matrix: { n: '${{ fromJSON(needs.plan.outputs.parts) }}' }, run: 'echo part ${{ matrix.n }}' }\n";
+    let repository = Repository::new(text);
+    let text = repository.check(&["run", "--job", "test/2"], 0);
+    assert!(text.contains("part 2") && !text.contains("part 1"), "{text}");
+    let text = repository.check(&["run", "--job", "test/3"], 2);
+    assert!(text.contains("test/3"), "{text}");
+    let text = repository.check(&["run", "--job", "tset/2"], 2);
+    assert!(text.contains("the pipeline has no job `tset/2`"), "{text}");
+}
+
 /// What a person fills in has a type, and `plan` reads it as `approve` does.
 #[test]
 fn plan_foretells_what_follows_from_a_gates_answer() {
