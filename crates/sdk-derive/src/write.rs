@@ -121,7 +121,7 @@ impl Writing {
             }
             Fields::Named(named) => {
                 let pattern = format!("let Self {{ {} }} = self;", bindings(named));
-                let words: Vec<String> = named.iter().filter(|field| field.word != "value").map(quoted_word).collect();
+                let words: Vec<String> = named.iter().map(quoted_word).collect();
                 (
                     format!("const PARTS: &'static [&'static str] = &[{}];", words.join(", ")),
                     self.schema(fields),

@@ -7,7 +7,7 @@ use std::panic::Location;
 use crate::ci::Ci;
 use crate::event::EventKind;
 use crate::fields::Fill;
-use crate::inputs::Output;
+use crate::inputs::{FIELD_OF_VALUE, Output};
 use crate::job::Job;
 use crate::json::Json;
 use crate::step::Step;
@@ -105,7 +105,8 @@ impl Child {
     #[must_use]
     pub fn param_of<T: Fill>(self, name: &str, output: &Output<T>) -> Self {
         let job = &output.source.job;
-        let value = match &output.source.output {
+        let value = match output.source.output.as_deref() {
+            Some(FIELD_OF_VALUE) => format!("fromJSON(needs['{job}'].outputs.value).value.value"),
             Some(output) => format!("needs['{job}'].outputs['{output}']"),
             None => format!("fromJSON(needs['{job}'].outputs.value).value"),
         };

@@ -80,24 +80,40 @@ impl<T> Clone for Output<T> {
 pub(crate) struct Source {
     /// The job's full name.
     pub job: String,
-    /// `None`: the value that a function returned. Else the output of this name, which a step wrote as text.
+    /// `None`: the value that a function returned; [`FIELD_OF_VALUE`]: its field of the output's own name. Else the output of this
+    /// name, which a step wrote as text.
     pub output: Option<String>,
     /// The digest of the type's schema.
     pub schema: String,
 }
 
+/// The output that holds the whole value of a function, with the digest of its schema.
+pub(crate) const VALUE: &str = "value";
+/// The field `value` of that value, which can be no output beside it. No output has a name with a dot.
+pub(crate) const FIELD_OF_VALUE: &str = "value.value";
+
 impl Source {
+    /// The name of the output that it is read from.
+    pub fn name(&self) -> &str {
+        self.output.as_deref().filter(|name| *name != FIELD_OF_VALUE).unwrap_or(VALUE)
+    }
+
     /// Reads the value out of a job's outputs.
     ///
     /// # Errors
     /// If it is missing, was made by another build of the program, or has not the type's shape.
     pub fn read<T: Data>(&self, outputs: &Json) -> Result<T, DecodeError> {
-        let name = self.output.as_deref().unwrap_or("value");
+        let name = self.name();
         let value = outputs.get(name);
-        match (&self.output, value) {
+        match (self.output.as_deref(), value) {
             // A script that hands on an output `value` has no value of its own.
             (None, _) if Schema::of::<T>().text() == "unit" => T::from_json(&Json::Null),
             (None, Some(value)) => typed(value, &self.schema),
+            (Some(FIELD_OF_VALUE), Some(value)) => {
+                let whole = json_of(value)?;
+                let field = whole.get("value").and_then(|value| value.get("value"));
+                field.map_or_else(|| Err(DecodeError::new("the value has no field `value`")), T::from_json)
+            }
             (Some(_), Some(value)) => text(value),
             (_, None) => Err(DecodeError::new(format!("the job `{}` handed on no `{name}`", self.job))),
         }
@@ -148,17 +164,20 @@ impl Evaluation {
 
 /// A value with the digest of its schema, as functions hand it on: JSON, or the text of it.
 fn typed<T: Data>(value: &Json, schema: &str) -> Result<T, DecodeError> {
-    let read;
-    let value = match value {
-        Json::Text(text) => {
-            read = Json::read(text).map_err(|error| DecodeError::new(format!("the value is no JSON: {error}")))?;
-            &read
-        }
-        value => value,
-    };
+    let value = json_of(value)?;
     match value.get("schema").and_then(Json::as_str) {
         Some(theirs) if theirs == schema => T::from_json(value.get("value").unwrap_or(&Json::Null)),
         _ => Err(DecodeError::new("the value was made by another build of the program, with another type")),
+    }
+}
+
+/// What a text says as JSON; other values are it already.
+fn json_of(value: &Json) -> Result<Json, DecodeError> {
+    match value {
+        Json::Text(text) => {
+            Json::read(text).map_err(|error| DecodeError::new(format!("the value is no JSON: {error}")))
+        }
+        value => Ok(value.clone()),
     }
 }
 
@@ -329,6 +348,8 @@ pub(crate) struct Run {
     pub sources: Sources,
     /// The digest of the schema of what it returns.
     pub output: String,
+    /// The fields of what it returns, as [`Data::PARTS`] has them.
+    pub fields: &'static [&'static str],
     /// Reads the inputs (given the outputs of a job by name), runs, and gives the value and its files' new places.
     pub call: Rc<Call>,
 }

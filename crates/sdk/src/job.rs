@@ -11,7 +11,7 @@ use crate::context::{Cx, Failure};
 use crate::data::DecodeError;
 use crate::data::{Data, Schema};
 use crate::fields::{Field, Fill};
-use crate::inputs::{Inputs, Output, Reading, Returned, Run, Source, Sources, Stopped};
+use crate::inputs::{FIELD_OF_VALUE, Inputs, Output, Reading, Returned, Run, Source, Sources, Stopped, VALUE};
 use crate::json::Json;
 use crate::mark::Mark;
 use crate::step::{Step, one_or_list};
@@ -366,13 +366,32 @@ impl<O, V> Job<O, V> {
     }
 
     /// A value that one of its steps writes, as an input for other jobs. A `String` is the text as it is written; anything else is read as JSON,
-    /// and a word of an enum without quotes too.
+    /// and a word of an enum without quotes too. Of a job with a function each field of the struct that it returns is one; its `value`
+    /// is the field of this name, or the whole where it is read as what the function returns.
     #[track_caller]
     pub fn output<T: Data>(&self, name: impl Into<String>) -> Output<T> {
         let name = name.into();
-        self.declare_output(name.clone(), Location::caller());
-        let source = Source { job: self.name(), output: Some(name), schema: Schema::of::<T>().digest() };
-        Output { source, is: PhantomData }
+        let (schema, mark) = (Schema::of::<T>().digest(), Location::caller());
+        let output = if name == VALUE { self.value_as(&schema, mark) } else { Some(name.clone()) };
+        self.declare_output(name, mark);
+        Output { source: Source { job: self.name(), output, schema }, is: PhantomData }
+    }
+
+    /// Where the output `value` is read from as a type of this schema: a function hands on the whole of what it returns by this name,
+    /// beside which a field of the name has no place.
+    fn value_as(&self, schema: &str, mark: Mark) -> Option<String> {
+        let job = self.name();
+        let mut shared = self.ci.shared.borrow_mut();
+        let Some(run) = shared.functions.get(&self.index) else { return Some(VALUE.to_owned()) };
+        if run.output == schema {
+            return None;
+        }
+        if !run.fields.contains(&VALUE) {
+            let message = format!("the function of `{job}` returns another type than its `value` is read as here");
+            let help = "read it as what the function returns, or one of its fields by the field's name";
+            shared.fault("value-of-another-type", message, "read here", help, mark, &[]);
+        }
+        Some(FIELD_OF_VALUE.to_owned())
     }
 
     fn declare_output(&self, name: String, mark: Mark) {
@@ -533,7 +552,8 @@ impl<T> Output<T> {
             name if is_plain(name) => format!("needs.{name}"),
             name => format!("needs['{name}']"),
         };
-        match &self.source.output {
+        match self.source.output.as_deref() {
+            Some(FIELD_OF_VALUE) => format!("fromJSON({job}.outputs.value).value.value"),
             Some(output) => format!("{job}.outputs.{output}"),
             None => format!("fromJSON({job}.outputs.value).value"),
         }
@@ -570,8 +590,10 @@ impl<V: 'static> Job<(), V> {
             Ok(Returned { value: json, files, with_files: Box::new(with_files) })
         };
         let (schema, mark) = (Schema::of::<O>(), Location::caller());
-        let run = Run { sources, output: schema.digest(), call: Rc::new(call) };
-        let parts = if schema.text() == "unit" { Vec::new() } else { [&["value"], O::PARTS].concat() };
+        let run = Run { sources, output: schema.digest(), fields: O::PARTS, call: Rc::new(call) };
+        let fields = O::PARTS.iter().copied().filter(|name| *name != VALUE);
+        let parts: Vec<&str> =
+            if schema.text() == "unit" { Vec::new() } else { [VALUE].into_iter().chain(fields).collect() };
         parts.into_iter().for_each(|name| self.declare_output(name.to_owned(), mark));
         self.ci.shared.borrow_mut().add_function(self.index, run, &self.ci.scope.known, mark);
         if schema.holds_files() {

@@ -116,6 +116,36 @@ fn a_value_of_another_build_is_told() {
     check(pipeline, &[passed("pick", &[("value", &value("0"))])], &expected);
 }
 
+#[derive(crate::Data)]
+struct Measured {
+    value: String,
+    unit: String,
+}
+
+#[test]
+fn a_field_named_value_is_read_as_any_other() {
+    let measured = Measured { value: "42".to_owned(), unit: "kg".to_owned() };
+    let schema = Schema::of::<Measured>().digest();
+    let whole = format!(r#"{{"schema":"{schema}","value":{}}}"#, crate::Data::to_json(&measured));
+    let handed_on = || passed("weigh", &[("value", &whole), ("unit", "kg")]);
+    let weigh =
+        |ci: &Ci| ci.job("weigh").run_fn(|_, ()| Ok(Measured { value: "42".to_owned(), unit: "kg".to_owned() }));
+    let field = |ci: &Ci| {
+        ci.then(weigh(ci).output::<String>("value"), |ci, value| drop(ci.job(format!("n{value}"))));
+    };
+    check(field, &[handed_on()], "weigh:\nn42:");
+    // The whole is read by what it is.
+    let whole = |ci: &Ci| {
+        ci.then(weigh(ci).output("value"), |ci, all: Measured| drop(ci.job(all.unit + &all.value)));
+    };
+    check(whole, &[handed_on()], "weigh:\nkg42:");
+    let pick = |ci: &Ci| drop(ci.job("pick").run_fn(|_, ()| Ok(1_u8)).output::<String>("value"));
+    check(pick, &[], "pick:\nerror \"the function of `pick` returns another type than its `value` is read as here\"");
+    let ci = Ci::new(Json::Null, std::collections::HashMap::new(), vec![0]);
+    let term = weigh(&ci).output::<String>("value").path();
+    assert_eq!(term, "fromJSON(needs.weigh.outputs.value).value.value");
+}
+
 #[test]
 fn an_answer_that_nobody_knows_is_told() {
     let unknown = (outcome_of("plan").to_string(), Json::object([("unknown", "there is no job `plan`".into())]));

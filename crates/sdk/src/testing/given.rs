@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::data::{Data, Schema};
-use crate::inputs::{Source, Sources};
+use crate::inputs::{FIELD_OF_VALUE, Source, Sources, VALUE};
 use crate::json::Json;
 
 /// What a test says has happened.
@@ -123,13 +123,13 @@ impl Event {
         let lacks = |source: &&Source| match self.results.get(&source.job) {
             None => true,
             Some(outcome) => {
-                let name = source.output.as_deref().unwrap_or("value");
+                let name = source.name();
                 outcome.get("outputs").and_then(|outputs| outputs.get(name)).is_none()
             }
         };
         let source = sources.list.iter().find(lacks).or(sources.list.first());
         let Some(Source { job, output, .. }) = source else { return "give its job a result".to_owned() };
-        match output {
+        match output.as_deref().filter(|output| *output != FIELD_OF_VALUE) {
             Some(output) => format!("add `.given(\"{job}\", passed().output(\"{output}\", …))` to the event"),
             None => format!(
                 "add `.given(\"{job}\", passed().value(&…))` to the event, with a value of what its function returns"
@@ -224,14 +224,18 @@ impl Given {
     pub fn value<T: Data>(self, value: &T) -> Self {
         let schema = Schema::of::<T>().digest();
         let json = value.to_json();
-        let fields: Vec<_> =
-            json.entries().iter().filter(|(name, _)| T::PARTS.contains(&name.as_str())).cloned().collect();
+        let fields: Vec<_> = json
+            .entries()
+            .iter()
+            .filter(|(name, _)| name != VALUE && T::PARTS.contains(&name.as_str()))
+            .cloned()
+            .collect();
         let given = fields.into_iter().fold(self, |given, (name, field)| {
             let text = if let Json::Text(text) = field { text } else { field.to_string() };
             given.output_json(&name, Json::Text(text))
         });
         let typed = Json::object([("schema", schema.into()), ("value", json)]);
-        given.output_json("value", Json::Text(typed.to_string()))
+        given.output_json(VALUE, Json::Text(typed.to_string()))
     }
 }
 
