@@ -49,7 +49,8 @@ impl Attempt<'_> {
         }
         if let Some(text) = output.map_err(of(CommandFile::Output))? {
             for entry in file_commands::entries(&text).map_err(of(CommandFile::Output))? {
-                report.outputs.insert(entry.name, self.secrets.hide(entry.value));
+                let value = self.handed_on(&entry.name, entry.value);
+                report.outputs.insert(entry.name, value);
             }
         }
         if let Some(text) = env.map_err(of(CommandFile::Env))? {
@@ -67,6 +68,27 @@ impl Attempt<'_> {
         }
         summary.map_err(of(CommandFile::Summary))?;
         Ok(())
+    }
+
+    /// An output without secrets. Whoever reads it would wonder at `***`, so the job says where it comes from; what a function says of its
+    /// failure is text for people, as a log is.
+    fn handed_on(&mut self, name: &str, value: String) -> String {
+        let is_held = |(_, secret): &(&String, &String)| !secret.is_empty() && value.contains(secret.as_str());
+        let held: Vec<String> =
+            self.secrets.values.iter().filter(is_held).map(|(name, _)| format!("`{name}`")).collect();
+        let hidden = self.secrets.hide(value.clone());
+        if hidden != value && name != FAILURE_OUTPUT {
+            let held = match held.as_slice() {
+                // In another form, such as base64.
+                [] => "a secret".to_owned(),
+                [one] => format!("the secret {one}"),
+                many => format!("the secrets {}", many.join(", ")),
+            };
+            self.note(format!(
+                "the output `{name}` held {held} and was handed on with `***` in its place: give the secret to the jobs that read it"
+            ));
+        }
+        hidden
     }
 
     fn add_summary(&mut self, text: &[u8]) {

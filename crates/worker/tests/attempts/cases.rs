@@ -596,6 +596,7 @@ fn secrets_are_hidden() {
             &MemoryLog::default(),
             r#"failed: step 0, exit 1
             failed 0: *** step
+            note: the output `v` held the secret `TOKEN` and was handed on with `***` in its place: give the secret to the jobs that read it
             note: step 1: $ROPEWALK_ENV: line 1: `bad ***` is neither `name=value` nor `name<<DELIMITER`
             summary: "s ***\n""#,
         );
