@@ -5,8 +5,11 @@
 
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+
+use dialects::tree::{Entry, Node, Notation, Rules, Sources, Span};
 
 use super::frontmatter;
 use crate::commands::Stop;
@@ -97,8 +100,11 @@ pub(super) fn write_if_changed(path: &Path, text: &[u8]) -> io::Result<()> {
     if fs::read(path).is_ok_and(|there| there == text) { Ok(()) } else { fs::write(path, text) }
 }
 
-/// The manifest: what the frontmatter says, completed.
+/// The manifest: what the frontmatter says, completed. One that is no TOML stays as it is: cargo says what is wrong with it.
 pub(super) fn manifest(frontmatter: &str, path: &str, sdk: &Path) -> String {
+    let (tree, _) = Sources::new().read("Cargo.toml", frontmatter.as_bytes(), Notation::Toml, &Rules::NATIVE);
+    let Some(tree) = tree else { return frontmatter.to_owned() };
+    let mut writing = Writing { frontmatter, tree: &tree, edits: Vec::new(), end: String::new() };
     // What lies beside the program may be another package's.
     let package = [
         "name = \"pipeline\"",
@@ -112,140 +118,130 @@ pub(super) fn manifest(frontmatter: &str, path: &str, sdk: &Path) -> String {
         "autoexamples = false",
         "autobenches = false",
     ];
-    let mut text = section(frontmatter, "package", &package.map(str::to_owned));
-    text = carry(&text, sdk);
-    if !names_sdk(&text) {
-        let path = sdk.join("ropewalk").display().to_string();
-        // At the end: what stands above keeps its lines.
-        text.push_str(&format!("\n[dependencies.ropewalk]\npath = {path:?}\n"));
+    writing.complete(&["package"], &package);
+    writing.carry(sdk);
+    if tree.get("workspace").is_none() {
+        writing.end.push_str("\n[workspace]\n");
     }
-    if !text.lines().any(|line| line.trim_start().starts_with("[workspace")) {
-        text.push_str("\n[workspace]\n");
-    }
-    let profile = ["debug = \"line-tables-only\"".to_owned(), "incremental = true".to_owned()];
-    text = section(&text, "profile.dev", &profile);
+    writing.complete(&["profile", "dev"], &["debug = \"line-tables-only\"", "incremental = true"]);
     // Nobody steps through the SDK; measured, this is a third of the first build, and a fifth of each evaluation.
-    let of_sdk = ["debug = false", "codegen-units = 16", "debug-assertions = false"].map(str::to_owned);
-    text = section(&text, "profile.dev.package.ropewalk", &of_sdk);
-    format!("{text}\n[[bin]]\nname = \"pipeline\"\npath = {path:?}\n")
+    let of_sdk = ["debug = false", "codegen-units = 16", "debug-assertions = false"];
+    writing.complete(&["profile", "dev", "package", "ropewalk"], &of_sdk);
+    let (text, end) = (writing.edited(), writing.end);
+    format!("{text}{end}\n[[bin]]\nname = \"pipeline\"\npath = {path:?}\n")
 }
 
-/// The manifest with `ropewalk-… = "*"` as the crates that the binary carries; what else a table says of one, such as `features`, stays.
-/// Each line stays on its line.
-fn carry(manifest: &str, sdk: &Path) -> String {
-    let mut text = String::new();
-    let mut table = None;
-    for line in manifest.lines() {
-        if line.trim_start().starts_with('[') {
-            table = super::sdk::crates().find(|name| line.trim() == format!("[dependencies.{name}]"));
-        }
-        text.push_str(&carried_line(line, table, sdk).unwrap_or_else(|| line.to_owned()));
-        text.push('\n');
-    }
-    text
+/// A manifest that is being completed.
+struct Writing<'a> {
+    frontmatter: &'a str,
+    tree: &'a Node,
+    /// What comes in the place of these bytes.
+    edits: Vec<(Range<usize>, String)>,
+    /// What comes behind it all, so that what stands above keeps its lines.
+    end: String,
 }
 
-/// A line that asks for any version of a carried crate, by the path of that; `table` is the crate whose table it stands in.
-fn carried_line(line: &str, table: Option<&str>, sdk: &Path) -> Option<String> {
-    let path = |name: &str| format!("path = {:?}", sdk.join(name).display().to_string());
-    let (key, value) = line.split_once('=')?;
-    let (key, value) = (key.trim(), without_remark(value).trim());
-    let is_any = |key: &str, value: &str| key == "version" && value == ANY_VERSION;
-    if let Some(name) = table {
-        return is_any(key, value).then(|| path(name));
-    }
-    if let Some(name) = super::sdk::crates().find(|name| key.strip_suffix(".version").map(str::trim_end) == Some(*name))
-    {
-        return (value == ANY_VERSION).then(|| format!("{name}.{}", path(name)));
-    }
-    let name = super::sdk::crates().find(|name| key == *name)?;
-    if value == ANY_VERSION {
-        return Some(format!("{name} = {{ {} }}", path(name)));
-    }
-    let fields = value.strip_prefix('{')?.strip_suffix('}')?;
-    let (mut parts, mut was_any) = (Vec::new(), false);
-    for part in fields_of(fields) {
-        let is_it = part.split_once('=').is_some_and(|(key, value)| is_any(key.trim(), value.trim()));
-        parts.push(if is_it { path(name) } else { part.trim().to_owned() });
-        was_any |= is_it;
-    }
-    was_any.then(|| format!("{name} = {{ {} }}", parts.join(", ")))
-}
-
-/// Any version, as a manifest has it.
-const ANY_VERSION: &str = "\"*\"";
-
-/// A value without the remark behind it. No value of ours holds `#`.
-fn without_remark(value: &str) -> &str {
-    value.split_once('#').map_or(value, |(value, _)| value)
-}
-
-/// The fields of an inline table: parted at commas that stand in no list or table.
-fn fields_of(text: &str) -> impl Iterator<Item = &str> {
-    let mut depth = 0_usize;
-    let parts = text.split(move |letter| {
-        depth = match letter {
-            '[' | '{' => depth + 1,
-            ']' | '}' => depth.saturating_sub(1),
-            _ => depth,
+impl Writing<'_> {
+    /// These lines in a table; those whose key is there already stay as the user wrote them.
+    fn complete(&mut self, table: &[&str], lines: &[&str]) {
+        let found = table.iter().try_fold(self.tree, |node, name| node.get(name));
+        let is_there = |line: &&&str| {
+            let key = line.split(' ').next().unwrap_or_default();
+            found.is_some_and(|found| found.get(key).is_some())
         };
-        letter == ',' && depth == 0
-    });
-    parts.filter(|part| !part.trim().is_empty())
-}
-
-/// Whether a manifest has the SDK among its dependencies.
-fn names_sdk(manifest: &str) -> bool {
-    let mut table = "";
-    manifest.lines().map(str::trim).any(|line| {
-        if line.starts_with('[') {
-            table = line;
+        let missing: Vec<&str> = lines.iter().filter(|line| !is_there(line)).copied().collect();
+        if missing.is_empty() {
+            return;
         }
-        let key = line.split(['=', '.']).next().unwrap_or_default().trim();
-        table == "[dependencies.ropewalk]" || (table == "[dependencies]" && key == "ropewalk")
-    })
-}
-
-/// The manifest with these lines in a section; those whose key is there already stay as the user wrote them.
-fn section(manifest: &str, name: &str, lines: &[String]) -> String {
-    let header = format!("[{name}]");
-    let mut own: Vec<&str> = Vec::new();
-    let mut is_here = false;
-    for line in manifest.lines() {
-        if line.trim_start().starts_with('[') {
-            is_here = line.trim() == header;
-        } else if is_here {
-            own.push(line);
-        }
-    }
-    let key = |line: &str| line.split(['=', '.']).next().unwrap_or_default().trim().to_owned();
-    let missing: Vec<&String> = lines.iter().filter(|line| !own.iter().any(|own| key(own) == key(line))).collect();
-    let mut text = String::new();
-    let mut was_found = false;
-    for line in manifest.lines() {
-        text.push_str(line);
-        text.push('\n');
-        if line.trim() == header && !was_found {
-            was_found = true;
-            for line in &missing {
-                text.push_str(line);
-                text.push('\n');
+        let header = format!("\n[{}]\n{}\n", table.join("."), missing.join("\n"));
+        let Some(found) = found else { return self.end.push_str(&header) };
+        let (start, end) = (found.span.start as usize, found.span.end as usize);
+        let first = found.entries().and_then(<[Entry]>::first).map(|entry| entry.key.span.start as usize);
+        let is_in_header = self.frontmatter[self.line_start(start)..].trim_start().starts_with('[');
+        match (self.frontmatter[start..].chars().next(), first) {
+            (Some('{'), first) => {
+                let comma = if first.is_some() { ", " } else { "" };
+                self.edits.push((start + 1..start + 1, format!(" {}{comma}", missing.join(", "))));
+            }
+            (Some('['), _) => {
+                let line = self.line_end(end);
+                self.edits.push((line..line, format!("\n{}", missing.join("\n"))));
+            }
+            // Only a table in it has a header: it may still have its own.
+            _ if is_in_header => self.end.push_str(&header),
+            (_, None) => self.end.push_str(&header),
+            // By keys with dots: those before the first of its own stand before the others too.
+            (_, Some(first)) => {
+                let line = self.line_start(first);
+                let before = &self.frontmatter[line..first];
+                let lines: String = missing.iter().map(|missing| format!("{before}{missing}\n")).collect();
+                self.edits.push((line..line, lines));
             }
         }
     }
-    if !was_found {
-        text.push_str(&format!("\n{header}\n"));
-        for line in missing {
-            text.push_str(line);
-            text.push('\n');
+
+    /// Any version of a carried crate is the one that is carried; what else is said of one, such as `features`, stays. The SDK is
+    /// among the dependencies, named or not.
+    fn carry(&mut self, sdk: &Path) {
+        let path = |name: &str| format!("path = {:?}", sdk.join(name).display().to_string());
+        let dependencies = self.tree.get("dependencies");
+        for name in super::sdk::crates() {
+            let Some(named) = dependencies.and_then(|dependencies| dependencies.get(name)) else { continue };
+            if named.as_str() == Some(ANY_VERSION) {
+                self.edits.push((bytes(named.span), format!("{{ {} }}", path(name))));
+            } else if let Some(version) = named.get_entry("version").filter(|it| it.value.as_str() == Some(ANY_VERSION))
+            {
+                self.edits.push((bytes(version.key.span.to(version.value.span)), path(name)));
+            }
+        }
+        let is_sdk = |entry: &Entry| {
+            let package = entry.value.get("package").and_then(Node::as_str).or(entry.name());
+            package == Some("ropewalk")
+        };
+        let entries = dependencies.and_then(Node::entries).unwrap_or_default();
+        if !entries.iter().any(is_sdk) {
+            let line = path("ropewalk");
+            self.complete(&["dependencies", "ropewalk"], &[&line]);
         }
     }
-    text
+
+    /// Where the line begins that holds this place.
+    fn line_start(&self, place: usize) -> usize {
+        self.frontmatter[..place].rfind('\n').map_or(0, |end| end + 1)
+    }
+
+    /// Where the line ends that holds this place.
+    fn line_end(&self, place: usize) -> usize {
+        self.frontmatter[place..].find('\n').map_or(self.frontmatter.len(), |length| place + length)
+    }
+
+    /// The frontmatter with all edits, ended by a line's end.
+    fn edited(&mut self) -> String {
+        self.edits.sort_by_key(|(place, _)| (place.start, place.end));
+        let (mut text, mut done) = (String::new(), 0);
+        for (place, with) in &self.edits {
+            text.push_str(&self.frontmatter[done..place.start]);
+            text.push_str(with);
+            done = place.end;
+        }
+        text.push_str(&self.frontmatter[done..]);
+        text.push('\n');
+        text
+    }
+}
+
+/// Any version, as a manifest asks for it.
+const ANY_VERSION: &str = "*";
+
+fn bytes(span: Span) -> Range<usize> {
+    span.start as usize..span.end as usize
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    use dialects::tree::{Node, Notation, Rules, Sources};
 
     use super::manifest;
 
@@ -274,26 +270,59 @@ mod tests {
         let carried = "path = \"/sdk/ropewalk\"";
         for (asked, expected) in [
             ("ropewalk = \"*\"", format!("ropewalk = {{ {carried} }}")),
-            ("  ropewalk=\"*\" # any", format!("ropewalk = {{ {carried} }}")),
+            ("  ropewalk=\"*\" # any", format!("ropewalk={{ {carried} }} # any")),
+            ("\"ropewalk\" = '*'", format!("\"ropewalk\" = {{ {carried} }}")),
             (
                 "ropewalk = { version = \"*\", features = [\"serde\"] }",
                 format!("ropewalk = {{ {carried}, features = [\"serde\"] }}"),
             ),
             (
                 "ropewalk = {features=[\"a\", \"serde\"],version=\"*\",} # all",
-                format!("ropewalk = {{ features=[\"a\", \"serde\"], {carried} }}"),
+                format!("ropewalk = {{features=[\"a\", \"serde\"],{carried},}} # all"),
             ),
             ("ropewalk.version = \"*\"\nropewalk.features = [\"serde\"]", format!("ropewalk.{carried}")),
             ("ropewalk = { version = \"0.1\" }", "ropewalk = { version = \"0.1\" }".to_owned()),
         ] {
             let text = manifest(&format!("[dependencies]\n{asked}\n"), "p.rs", Path::new("/sdk"));
-            let ours = text.lines().filter(|line| line.trim().starts_with("ropewalk")).collect::<Vec<_>>();
+            let ours = text.lines().map(str::trim).filter(|line| line.starts_with(['r', '"'])).collect::<Vec<_>>();
             assert_eq!(ours[0], expected, "for `{asked}`:\n{text}");
             assert_eq!(ours.len(), asked.lines().count(), "for `{asked}`:\n{text}");
         }
         let text =
             manifest("[dependencies.ropewalk]\nversion = \"*\"\nfeatures = [\"serde\"]\n", "p.rs", Path::new("/sdk"));
         assert!(text.contains(&format!("[dependencies.ropewalk]\n{carried}\nfeatures")), "{text}");
+    }
+
+    #[test]
+    fn however_toml_is_written_each_key_stands_once() {
+        for own in [
+            "[package] # mine\nedition = \"2021\"\n[dependencies] # mine\nropewalk = '*'\n",
+            "[ \"package\" ]\n'edition' = '2021'\n[dependencies]\n",
+            "package.edition = \"2021\"\ndependencies.log = \"0.4\"\n",
+            "package = { edition = \"2021\" }\n",
+            "[package.metadata.x]\ny = 1\n[profile]\ndev.debug = 0\n",
+            "[dependencies]\nropewalk = { version = \"*\", features = [\n  \"serde\", # needed\n] }\n",
+            "[profile.dev.package]\nropewalk.debug = true\n",
+            "[dependencies]\nsdk = { package = \"ropewalk\", version = \"1\" }\n",
+        ] {
+            let text = manifest(own, "p.rs", Path::new("/sdk"));
+            let (tree, faults) = Sources::new().read("Cargo.toml", text.as_bytes(), Notation::Toml, &Rules::NATIVE);
+            assert!(faults.is_empty(), "{faults:?} for\n{own}\nin\n{text}");
+            let tree = tree.expect("it is TOML");
+            let get =
+                |path: &str| path.split('.').try_fold(&tree, |node, name| node.get(name)).and_then(Node::scalar_text);
+            assert_eq!(get("package.name"), Some("pipeline"), "{text}");
+            let edition = if own.contains("2021") { "2021" } else { "2024" };
+            assert_eq!(get("package.edition"), Some(edition), "{text}");
+            let sdk = if own.contains("sdk =") { None } else { Some("/sdk/ropewalk") };
+            assert_eq!(get("dependencies.ropewalk.path"), sdk, "{text}");
+            assert_eq!(get("profile.dev.package.ropewalk.codegen-units"), Some("16"), "{text}");
+        }
+        // Cargo says where.
+        assert_eq!(
+            manifest("[dependencies]\nropewalk = \"*\n", "p.rs", Path::new("/sdk")),
+            "[dependencies]\nropewalk = \"*\n"
+        );
     }
 
     #[test]
