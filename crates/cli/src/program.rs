@@ -9,6 +9,7 @@ mod ending;
 pub mod evaluation;
 mod frontmatter;
 mod made;
+mod manifests;
 pub mod plugins;
 pub mod said;
 pub mod sdk;
@@ -160,7 +161,7 @@ impl Place {
         match &self.source {
             // Their package lies outside of the repository's.
             Source::File(_) | Source::Plugins(_) => Form::Whole,
-            Source::Package(manifest) => Form::of(&fs::read_to_string(manifest).unwrap_or_default()),
+            Source::Package(manifest) => Form::of(&manifests::read(manifest, &self.root)),
         }
     }
 
@@ -187,7 +188,8 @@ impl Place {
         let laid = self.kept.join("package");
         match &self.source {
             Source::File(file) => single::lay(file, &self.name, &laid, &sdk)?,
-            Source::Package(_) => self.link(&sdk)?,
+            Source::Package(manifest) if self.expects_link(manifest) => link(self.folder(), &sdk)?,
+            Source::Package(_) => {}
             Source::Plugins(plugins) => {
                 if let Some(folder) = plugins.linked(&self.root) {
                     fs::create_dir_all(&folder).map_err(failed)?;
@@ -209,15 +211,10 @@ impl Place {
         Package { folder: self.folder().to_owned(), manifest, target }
     }
 
-    /// Makes the link by which a package finds the SDK, if it looks for it there.
-    fn link(&self, sdk: &Path) -> Result<(), Stop> {
-        let Source::Package(manifest) = &self.source else { return Ok(()) };
-        let text = fs::read_to_string(manifest)
-            .map_err(|error| Stop::wrong(format!("cannot read the pipeline's manifest {}: {error}", self.name)))?;
-        if !text.contains(".sdk/") {
-            return Ok(());
-        }
-        link(self.folder(), sdk)
+    /// Whether a package looks for the SDK behind the link in its folder; not if it names a published version. The line may stand in
+    /// another manifest of its workspace.
+    fn expects_link(&self, manifest: &Path) -> bool {
+        manifests::read(manifest, &self.root).iter().any(|text| text.contains(".sdk/"))
     }
 
     /// Holds every other command off this program's folder in the cache.
@@ -235,10 +232,9 @@ impl Place {
         let is_ours = |target: &Path| target.ends_with(sdk::name(self.form())) && target.is_dir();
         match &self.source {
             Source::File(_) => true,
-            Source::Package(_) => match fs::read_link(self.folder().join(".sdk")) {
+            Source::Package(manifest) => match fs::read_link(self.folder().join(".sdk")) {
                 Ok(target) => is_ours(&target),
-                // A package that names a published version has none.
-                Err(_) => !fs::read_to_string(self.source.path()).is_ok_and(|text| text.contains(".sdk/")),
+                Err(_) => !self.expects_link(manifest),
             },
             Source::Plugins(plugins) => plugins
                 .linked(&self.root)

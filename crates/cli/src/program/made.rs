@@ -18,11 +18,16 @@ const FILES_MAX: usize = 20_000;
 /// does so itself where a build script names a file that is not there.
 pub(super) fn of(place: &Place, package: &Package, binary: &Path, messages: &[u8]) -> Option<Made> {
     let mut paths: BTreeSet<PathBuf> = cargo::settings(&package.folder).into_iter().collect();
+    let mut folders = BTreeSet::new();
     let sources = fs::read_to_string(binary.with_extension("d")).map(|text| stamp::dep_info(&text)).unwrap_or_default();
     for source in sources {
         let source = as_written(place, package.folder.join(source));
-        let manifest = source.ancestors().map(|above| above.join("Cargo.toml")).find(|manifest| manifest.is_file());
-        paths.extend(manifest);
+        let package = source.ancestors().skip(1).find(|above| above.join("Cargo.toml").is_file());
+        if let (Some(package), Source::Package(_) | Source::Plugins(_)) = (package, &place.source) {
+            // A build script, a binary or a module may be added where none was.
+            folders.extend(["", "src", "src/bin"].map(|name| package.join(name)));
+        }
+        paths.extend(package.map(|package| package.join("Cargo.toml")));
         paths.insert(source);
     }
     // What files say of plugins is in the stamp's name.
@@ -32,7 +37,6 @@ pub(super) fn of(place: &Place, package: &Package, binary: &Path, messages: &[u8
     paths.insert(package.manifest.clone());
     paths.insert(package.manifest.with_file_name("Cargo.lock"));
     let mut variables = variables_read(&binary.with_file_name("deps"));
-    let mut folders = BTreeSet::new();
     for script in cargo::scripts(messages) {
         let reruns = cargo::reruns(&fs::read(&script.output).unwrap_or_default());
         if script.origin == Origin::Path {
@@ -61,8 +65,7 @@ pub(super) fn of(place: &Place, package: &Package, binary: &Path, messages: &[u8
         folders.insert(folder.to_owned());
     }
     if let Source::Package(_) = &place.source {
-        // A build script, a binary or a setting may be added where none was.
-        folders.extend(["src", "src/bin", ".cargo"].map(|name| place.folder().join(name)));
+        folders.insert(place.folder().join(".cargo"));
     }
     // The generated package is written before every call of cargo, and only from what is stamped anyway; the SDK
     // never changes where it lies.

@@ -32,9 +32,9 @@ pub enum Form {
 }
 
 impl Form {
-    /// The form that a package needs, by its manifest.
-    pub fn of(manifest: &str) -> Self {
-        if manifest.contains("serde") { Self::Whole } else { Self::Plain }
+    /// The form that a package needs, by the manifests of its workspace.
+    pub fn of(manifests: &[String]) -> Self {
+        if manifests.iter().any(|manifest| manifest.contains("serde")) { Self::Whole } else { Self::Plain }
     }
 
     /// The text of a carried file in this form.

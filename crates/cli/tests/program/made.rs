@@ -255,3 +255,35 @@ fn is_dead(process: Pid) -> bool {
 fn end(process: &str) {
     kill_process(pid(process), Signal::KILL).expect("it was left");
 }
+
+/// The line that names the SDK may stand in another manifest of the workspace.
+#[test]
+fn a_package_may_be_a_member_of_a_workspace() {
+    let repository = Repository::new("member");
+    let program =
+        "fn main() {\n    ropewalk::Ci::main(|ci: &ropewalk::Ci| drop(ci.job(\"a\").run(\"echo it ran\")))\n}\n";
+    let package = "[package]\nname = \"pipeline\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\n[dependencies]\n";
+    // Of one around it.
+    repository.write(
+        "Cargo.toml",
+        "[workspace]\nmembers = [\".ropewalk\"]\nresolver = \"3\"\n\n[workspace.dependencies]\nropewalk = { path = \".ropewalk/.sdk/ropewalk\" }\n",
+    );
+    repository.write(".ropewalk/Cargo.toml", &format!("{package}ropewalk = {{ workspace = true }}\n"));
+    repository.write(".ropewalk/src/main.rs", program);
+    repository.prints(&["run"], 0, &["a | it ran\n"]);
+    // Of one that is the pipeline's own and has no package itself.
+    fs::remove_dir_all(repository.root.join(".ropewalk")).expect("it is there");
+    fs::remove_file(repository.root.join("Cargo.toml")).expect("it is there");
+    repository.write(".ropewalk/Cargo.toml", "[workspace]\nmembers = [\"jobs\"]\nresolver = \"3\"\n");
+    repository.write(".ropewalk/jobs/Cargo.toml", &format!("{package}ropewalk = {{ path = \"../.sdk/ropewalk\" }}\n"));
+    repository.write(".ropewalk/jobs/src/main.rs", program);
+    repository.prints(&["run"], 0, &["a | it ran\n"]);
+    // A build script that appears there is part of it.
+    repository.plans(&[], "echo it ran");
+    repository.write(".ropewalk/jobs/build.rs", "fn main() {\n    println!(\"cargo::rustc-env=WORD=built\");\n}\n");
+    repository.write(
+        ".ropewalk/jobs/src/main.rs",
+        &program.replace("\"echo it ran\"", "concat!(\"echo it ran \", env!(\"WORD\"))"),
+    );
+    repository.plans(&[], "echo it ran built");
+}
