@@ -10,8 +10,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use graph::{
@@ -99,8 +101,37 @@ pub async fn run_attempt(
         }
     };
     let mut attempt = Attempt::new(worker, spec, secrets, log, depot, cancel, slot, started);
-    attempt.run().await;
+    if let Err(BrokenOff(words)) = or_broken_off(attempt.run()).await {
+        // Whatever it was, its processes end with it.
+        let _ = worker.processes.end_job(&attempt.marker).await;
+        let message =
+            format!("ropewalk itself broke off ({words}): please report it with what `ropewalk show` says of this job");
+        return AttemptReport::of(Outcome::Failed(Failure::Infra { message }), started);
+    }
     attempt.report()
+}
+
+/// Work that panicked, with what it said.
+#[derive(Debug, PartialEq, Eq)]
+struct BrokenOff(String);
+
+/// Does the work. A panic ends it alone: nobody would ever hear of an attempt that is lost with its task.
+async fn or_broken_off<T>(work: impl Future<Output = T>) -> Result<T, BrokenOff> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(context)));
+        match polled {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(BrokenOff(words_of_panic(&*panic)))),
+        }
+    })
+    .await
+}
+
+fn words_of_panic(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("without a word").to_owned()
 }
 
 fn now() -> Timestamp {
@@ -529,5 +560,21 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
             // Only when the runtime ends, and with it whoever waits here.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_panics_breaks_off_and_its_task_goes_on() {
+        let panics = async {
+            tokio::task::yield_now().await;
+            assert_eq!(1, 2, "one is not two");
+        };
+        let BrokenOff(words) = or_broken_off(panics).await.expect_err("it panicked");
+        assert!(words.contains("one is not two"), "{words}");
+        assert_eq!(or_broken_off(async { 1 }).await, Ok(1));
     }
 }

@@ -370,7 +370,12 @@ impl Workspace {
         let of_git = self.manifest.git.as_ref().map(|git| (GIT_WORK, git));
         for (part, model) in [("work", &self.manifest.repository)].into_iter().chain(of_git) {
             let work = self.directory.join(part);
-            layer::remove_tree(&work).map_err(WorkspaceError::at(&work))?;
+            match layer::remove_tree(&work) {
+                // Root's, where a process that was killed left it with an engine of root's: it may not be emptied, but put aside.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => set_aside(&work, &self.directory),
+                other => other,
+            }
+            .map_err(WorkspaceError::at(&work))?;
             layer::make_like(&work, model).map_err(WorkspaceError::at(&work))?;
         }
         Ok(())
@@ -722,6 +727,13 @@ pub(crate) fn manifests(workspaces: &Path) -> Vec<String> {
 pub async fn show(folder: &Path, at: &Path, processes: &Processes) -> Result<(ViewId, OwnedFd), ViewError> {
     let (upper, work) = (folder.to_owned(), folder.to_owned());
     processes.open_view(&View { target: at.to_owned(), lower: Vec::new(), upper, work, beside: None }).await
+}
+
+/// Renames a directory to a name in `parent` that nothing has.
+fn set_aside(directory: &Path, parent: &Path) -> io::Result<()> {
+    let free =
+        (0_u32..).map(|number| parent.join(format!("left.{number}"))).find(|path| path.symlink_metadata().is_err());
+    free.map_or(Ok(()), |free| std::fs::rename(directory, free))
 }
 
 /// Copies a tree that holds no layers, with modes, times and links, by reflink where the file system can; what is in `to` and not

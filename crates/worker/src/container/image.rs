@@ -479,7 +479,10 @@ pub async fn build(engine: &Engine, recipe: Recipe<'_>, progress: Progress<'_>) 
     let headers: Vec<(&str, &str)> = header.iter().map(|header| ("X-Registry-Config", header.as_str())).collect();
     let called = engine.call(Method::POST, &path, &headers, Sent::Archive(pieces)).await;
     let response = called.map_err(|error| match error {
-        EngineError::Refused { message, .. } => failed(message),
+        EngineError::Refused { message, .. } => {
+            progress(&message);
+            failed(message)
+        }
         error => ImageFault::Engine(error),
     })?;
     let failure = each_told(response.into_body(), |told| {

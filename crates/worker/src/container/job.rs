@@ -72,6 +72,20 @@ pub struct Plan<'p> {
     pub hosts: Vec<(String, String)>,
 }
 
+impl Plan<'_> {
+    /// All that the engine is told of.
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        let files: Vec<&Path> = match &self.files {
+            Files::Directory { from, at } => vec![from, at],
+            Files::Layers(view) => {
+                let lower = view.lower.iter().map(PathBuf::as_path);
+                lower.chain([view.upper.as_path(), &view.work, &view.target]).collect()
+            }
+        };
+        files.into_iter().chain(self.shared.iter().map(|(path, _)| path.as_path())).chain([self.temporary, self.folder])
+    }
+}
+
 /// Where the job's files come from.
 pub enum Files<'p> {
     /// An overlay of these layers.
@@ -113,6 +127,9 @@ pub enum ContainerFault {
     /// The layers' names are too long together.
     #[error("the paths of the workspace's layers are too long for one mount: {0} bytes; take a shorter data directory")]
     Layers(usize),
+    /// A path that no engine takes: all of them are told in JSON.
+    #[error("`{}` is not UTF-8, and a container engine takes no such path: move the project or the data folder, or run the job on the host", .0.display())]
+    NotText(PathBuf),
     /// The system refused something about the shared folder.
     #[error("prepare `{}`: {source}", path.display())]
     Folder {
@@ -149,7 +166,7 @@ impl ContainerFault {
     /// Whether the machine is to blame and not the pipeline.
     #[must_use]
     pub fn is_infrastructure(&self) -> bool {
-        !matches!(self, Self::NoProgram(_) | Self::NoUser { .. } | Self::Ended { .. })
+        !matches!(self, Self::NoProgram(_) | Self::NoUser { .. } | Self::Ended { .. } | Self::NotText(_))
     }
 
     /// What it means that a container was not made or not started.
@@ -178,7 +195,10 @@ fn needs(has_entrypoint: bool) -> &'static str {
 pub struct JobContainer {
     engine: Engine,
     id: String,
-    volume: Option<String>,
+    name: String,
+    /// As the engine was told.
+    description: Value,
+    overlay: Option<OverlayVolume>,
     folder: PathBuf,
     control: OwnedFd,
     end: AsyncFd<OwnedFd>,
@@ -284,6 +304,9 @@ impl JobContainer {
     }
 
     async fn make(engine: &Engine, plan: &Plan<'_>) -> Result<Self, ContainerFault> {
+        if let Some(path) = plan.paths().find(|path| path.to_str().is_none()) {
+            return Err(ContainerFault::NotText(path.to_owned()));
+        }
         let folder = plan.folder;
         empty_folder(folder).map_err(at(folder))?;
         std::fs::write(folder.join("first.sh"), FIRST).map_err(at(folder))?;
@@ -297,14 +320,17 @@ impl JobContainer {
         let mut targets = vec![folder, plan.files.target()];
         targets.extend(plan.shared.iter().map(|(path, _)| path.as_path()).filter(|path| path.is_dir()));
         make_mount_points(plan.temporary, &targets).map_err(at(plan.temporary))?;
-        let (mount, volume) = files_mount(engine, plan).await?;
+        let (mount, overlay) = files_mount(engine, plan).await?;
         let refused = |cause| ContainerFault::not_started(cause, plan.settings);
-        let id = engine.create(plan.name, description(plan, mount, engine.own_user())).await.map_err(refused)?;
+        let description = description(plan, mount, engine.own_user());
+        let id = engine.create(plan.name, description.clone()).await.map_err(refused)?;
         engine.start(&id).await.map_err(refused)?;
         let mut container = Self {
             engine: engine.clone(),
             id,
-            volume,
+            name: plan.name.to_owned(),
+            description,
+            overlay,
             folder: folder.to_owned(),
             control,
             end,
@@ -466,11 +492,39 @@ impl JobContainer {
         }
         // The layers' other files are this user's already, so that nothing of them is copied.
         script.extend_from_slice(format!(" ! -user {user} -exec chown -h {own} {{}} +").as_bytes());
-        match self.engine.execute(&self.id, "0", &String::from_utf8_lossy(&script)).await {
+        let script = String::from_utf8_lossy(&script);
+        let code = match self.engine.is_podman() {
+            true => self.engine.execute(&self.id, "0", &script).await,
+            false => self.run_beside(&script).await,
+        };
+        match code {
             Ok(0) => Ok(()),
-            Ok(_) => Err("the image has no `find` and `chown` that can do it".to_owned()),
+            Ok(126 | 127) => Err("the image has no `find` and `chown`".to_owned()),
+            Ok(code) => Err(format!("the image's `find` and `chown` ended with code {code}")),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    /// Runs a script as root in a container with the same files, and gives its exit code. In that of another user Docker gives root no rights.
+    async fn run_beside(&self, script: &str) -> Result<i32, EngineError> {
+        let mut container = self.description.clone();
+        container["Entrypoint"] = json!(["/bin/sh", "-c", script]);
+        container["Cmd"] = json!([]);
+        container["User"] = json!("0");
+        container["HostConfig"]["NetworkMode"] = json!("none");
+        container["HostConfig"]["ExtraHosts"] = json!([]);
+        let name = format!("{}-owner", self.name);
+        let ran = async {
+            let id = self.engine.create(&name, container).await?;
+            self.engine.start(&id).await?;
+            self.engine.ended(&id).await?;
+            Ok(self.engine.container(&id).await?.state.exit_code)
+        };
+        let ran = ran.await;
+        let removed = self.engine.remove(Kind::Container, &name).await;
+        let code: i64 = ran?;
+        removed?;
+        Ok(i32::try_from(code).unwrap_or(1))
     }
 
     /// Removes it, with all that runs in it.
@@ -478,7 +532,7 @@ impl JobContainer {
     /// # Errors
     /// The engine cannot be reached, or refuses.
     pub async fn remove(self) -> Result<(), EngineError> {
-        let Self { engine, id, volume, folder, control, is_busy, .. } = self;
+        let Self { engine, id, overlay, folder, control, is_busy, .. } = self;
         // Without its pipe the first process ends by itself, and all others with it: Docker would start a program to kill one. Podman asks
         // only four times a second whether one has ended, and refuses to kill one that is just ending.
         let held = if is_busy || engine.is_podman() {
@@ -490,12 +544,86 @@ impl JobContainer {
         };
         engine.remove(Kind::Container, &id).await?;
         drop(held);
-        if let Some(volume) = &volume {
-            engine.remove(Kind::Volume, volume).await?;
+        if let Some(overlay) = &overlay {
+            engine.remove(Kind::Volume, &overlay.name).await?;
+            overlay.empty_work(&engine).await?;
         }
         let _ = std::fs::remove_dir_all(&folder);
         Ok(())
     }
+}
+
+/// The volume of a job's layers.
+struct OverlayVolume {
+    name: String,
+    /// The kernel's own directory for them.
+    work: PathBuf,
+    image: String,
+    labels: Value,
+}
+
+impl OverlayVolume {
+    /// Lets nothing stay in the kernel's directory that this process cannot take away. An engine of root's leaves a directory of root's there;
+    /// after a deletion it holds a whiteout. The kernel itself empties it when it is mounted the next time, for whatever layers.
+    async fn empty_work(&self, engine: &Engine) -> Result<(), EngineError> {
+        if rustix::process::getuid().is_root() || engine.is_rootless {
+            return Ok(());
+        }
+        match std::fs::remove_dir(self.work.join("work")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {}
+            _ => return Ok(()),
+        }
+        let scratch = self.work.with_file_name("emptying");
+        let (lower, upper) = (scratch.join("lower"), scratch.join("upper"));
+        if [&lower, &upper].into_iter().try_for_each(std::fs::create_dir_all).is_err() {
+            // Whoever needs the directory will say what is wrong.
+            return Ok(());
+        }
+        let name = format!("{}-emptying", self.name);
+        let emptied = self.mount_once(engine, &name, &lower, &upper).await;
+        let _ = engine.remove(Kind::Container, &name).await;
+        let _ = engine.remove(Kind::Volume, &name).await;
+        let _ = std::fs::remove_dir_all(&scratch);
+        emptied
+    }
+
+    async fn mount_once(&self, engine: &Engine, name: &str, lower: &Path, upper: &Path) -> Result<(), EngineError> {
+        let options = format!(
+            "lowerdir={},upperdir={},workdir={},{}",
+            option_path(lower, Separator::Colon),
+            option_path(upper, Separator::None),
+            option_path(&self.work, Separator::None),
+            View::attributes_option(),
+        );
+        engine.create_volume(overlay_volume(name, &options, &self.labels)).await?;
+        let mount = json!({
+            "Type": "volume",
+            "Source": name,
+            "Target": "/emptying",
+            "VolumeOptions": { "NoCopy": true },
+        });
+        let container = json!({
+            "Image": self.image,
+            "Entrypoint": ["/bin/sh"],
+            "Cmd": ["-c", ":"],
+            "User": "0",
+            "Labels": self.labels,
+            "WorkingDir": "/",
+            "HostConfig": { "Mounts": [mount], "SecurityOpt": ["no-new-privileges"], "NetworkMode": "none" },
+        });
+        let id = engine.create(name, container).await?;
+        engine.start(&id).await?;
+        engine.ended(&id).await
+    }
+}
+
+fn overlay_volume(name: &str, options: &str, labels: &Value) -> Value {
+    json!({
+        "Name": name,
+        "Driver": "local",
+        "DriverOpts": { "type": "overlay", "device": "overlay", "o": options },
+        "Labels": labels,
+    })
 }
 
 /// Sends signals to what runs in a container.
@@ -544,19 +672,13 @@ pub(super) fn make_mount_points(temporary: &Path, targets: &[&Path]) -> io::Resu
 }
 
 /// How the files are mounted, and the volume that was made for it.
-async fn files_mount(engine: &Engine, plan: &Plan<'_>) -> Result<(Value, Option<String>), ContainerFault> {
+async fn files_mount(engine: &Engine, plan: &Plan<'_>) -> Result<(Value, Option<OverlayVolume>), ContainerFault> {
     match &plan.files {
         Files::Directory { from, at } => Ok((json!({ "Type": "bind", "Source": from, "Target": at }), None)),
         Files::Layers(view) => {
             let options = layer_options(view)?;
             let name = plan.name.to_owned();
-            let volume = json!({
-                "Name": name,
-                "Driver": "local",
-                "DriverOpts": { "type": "overlay", "device": "overlay", "o": options },
-                "Labels": plan.labels,
-            });
-            engine.create_volume(volume).await?;
+            engine.create_volume(overlay_volume(&name, &options, plan.labels)).await?;
             let mount = json!({
                 "Type": "volume",
                 "Source": name,
@@ -564,7 +686,8 @@ async fn files_mount(engine: &Engine, plan: &Plan<'_>) -> Result<(Value, Option<
                 // What the image has at that place is not wanted.
                 "VolumeOptions": { "NoCopy": true },
             });
-            Ok((mount, Some(name)))
+            let (work, image) = (view.work.clone(), plan.image.to_owned());
+            Ok((mount, Some(OverlayVolume { name, work, image, labels: plan.labels.clone() })))
         }
     }
 }

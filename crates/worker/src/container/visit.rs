@@ -126,6 +126,13 @@ impl Drop for Visiting {
     }
 }
 
+/// A mount as the engines' programs take it: `--volume` splits at colons, which paths may have. Of a volume nothing of the image's is wanted.
+fn mount(kind: &str, from: &str, at: &Path) -> String {
+    // A list as CSV has it: a field with a comma or a quotation mark in it stands between such marks.
+    let field = |name: &str, value: &str| format!("\"{name}={}\"", value.replace('"', "\"\""));
+    format!("--mount=type={kind},{},{}", field("source", from), field("target", &at.display().to_string()))
+}
+
 /// The volume of a visit's `/tmp`.
 fn temporary_volume(visit: &str) -> String {
     format!("{visit}-tmp")
@@ -220,14 +227,13 @@ impl Visit<'_> {
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(VISIT).arg("visit").arg(client).args([&reach, &name, &options, fetched, &label]);
         command.arg(&visiting.note).arg(&temporary_options);
-        let mount = |from: &dyn std::fmt::Display, at: &Path| format!("--volume={from}:{}", at.display());
         match self.view {
-            Some(view) => command.arg(mount(&name, &view.target)),
-            None => command.arg(mount(&self.tree.display(), self.tree)),
+            Some(view) => command.arg(mount("volume", &name, &view.target)),
+            None => command.arg(mount("bind", &self.tree.display().to_string(), self.tree)),
         };
         match self.temporary_view {
-            Some(_) => command.arg(mount(&temporary_volume(&name), Path::new("/tmp"))),
-            None => command.arg(mount(&self.temporary.display(), Path::new("/tmp"))),
+            Some(_) => command.arg(mount("volume", &temporary_volume(&name), Path::new("/tmp"))),
+            None => command.arg(mount("bind", &self.temporary.display().to_string(), Path::new("/tmp"))),
         };
         command.arg("--workdir").arg(self.directory).args(["--security-opt", "no-new-privileges"]);
         let user = if self.settings.user.is_empty() { engine.own_user() } else { self.settings.user.to_string() };
@@ -253,4 +259,15 @@ impl Visit<'_> {
 fn find_program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).map(|directory| directory.join(name)).find(|program| program.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_said_so_that_no_path_breaks_them() {
+        let said = mount("bind", "/a:b,c", Path::new("/with \"marks\""));
+        assert_eq!(said, "--mount=type=bind,\"source=/a:b,c\",\"target=/with \"\"marks\"\"\"");
+    }
 }

@@ -452,8 +452,21 @@ pub fn remove_tree(path: &Path) -> io::Result<()> {
     open_up(path, 0);
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        // It stopped at the first that cannot be taken away.
+        Err(_) => remove_rest(path, 0),
+        Ok(()) => Ok(()),
     }
+}
+
+/// Takes away what can be; the error is of the last that could not.
+fn remove_rest(directory: &Path, depth: usize) -> io::Result<()> {
+    for entry in fs::read_dir(directory)?.flatten() {
+        let _ = match entry.file_type() {
+            Ok(kind) if kind.is_dir() && depth < DEPTH_MAX => remove_rest(&entry.path(), depth + 1),
+            _ => fs::remove_file(entry.path()),
+        };
+    }
+    fs::remove_dir(directory)
 }
 
 /// Makes every directory of a tree one that its owner may empty.

@@ -400,7 +400,9 @@ impl StepLayers {
         for found in look.found.iter().filter(|found| found.metadata.is_file() && !reuses(found)) {
             if let Slot::Vacant(slot) = inodes.entry(found.metadata.ino()) {
                 slot.insert(());
-                bytes = bytes.saturating_add(found.metadata.size());
+                // Holes take no room, and the copy has them too. Source: stat(2): blocks of 512 bytes.
+                let taken = found.metadata.size().min(found.metadata.blocks().saturating_mul(512));
+                bytes = bytes.saturating_add(taken);
             }
         }
         if bytes > budget.bounds.step_bytes {
@@ -569,5 +571,20 @@ pub(super) mod tests {
         for path in ["upper/shut", "steps/0/upper/shut"] {
             set_mode(path, 0o700);
         }
+    }
+
+    #[test]
+    fn holes_of_files_take_no_room() {
+        let workspace = tempfile::tempdir().expect("a folder");
+        let at = |path: &str| workspace.path().join(path);
+        fs::create_dir_all(at("upper")).expect("made");
+        let file = fs::File::create(at("upper/sparse")).expect("made");
+        file.set_len(2 * STEP_BYTES_MAX).expect("longer");
+        let mut layers = StepLayers::new(workspace.path());
+        let kept = layers.keep(&Budget::new(StepBounds::default()));
+        assert_eq!(kept.expect("no byte of it counts"), Layer::Kept(0));
+        let kept = fs::metadata(at("steps/0/upper/sparse")).expect("it is kept");
+        assert_eq!(kept.len(), 2 * STEP_BYTES_MAX);
+        assert!(kept.blocks() * 512 < STEP_BYTES_MAX, "it has the hole too");
     }
 }

@@ -435,6 +435,13 @@ async fn builds(ground: &Ground) {
     );
     assert_eq!(report.steps[1].result, graph::StepResult::Failed);
     assert!(report.steps[1].lines > 0, "the build's output is in its log");
+    // What the engine refuses at once is told in the log as what it says later.
+    let environment = json!({ "dockerfile": { "dockerfile": "hello" } });
+    let (report, log) = ground.run(json!({ "environment": environment, "steps": steps(&["true"]) })).await;
+    assert!(matches!(report.outcome, Outcome::Failed(Failure::Step { step: 1, .. })), "{:?}", report.outcome);
+    let pieces = log.0.lock().unwrap().pieces.clone();
+    let is_told = |bytes: &[u8]| String::from_utf8_lossy(bytes).to_lowercase().contains("unknown instruction");
+    assert!(pieces.iter().any(|(step, .., bytes)| *step == 1 && is_told(bytes)), "{pieces:?}");
 }
 
 async fn pins(ground: &Ground, engine: &Engine) {
@@ -500,7 +507,7 @@ fn ordinary_user(socket: &std::path::Path) {
 
 fn half_of_an_ordinary_user() {
     on_ground_with(FILES, Duration::from_secs(1), None, async |ground| {
-        let mine = "id -u; id -g; umask 077; echo more >> hello; mkdir made; echo one > made/file";
+        let mine = "id -u; id -g; umask 077; echo more >> hello; rm folder/inner; mkdir made; echo one > made/file";
         let engine = ground.worker.engine().await.expect("an engine");
         if engine.is_rootless {
             // Without a name there is no network either.
@@ -530,6 +537,12 @@ fn half_of_an_ordinary_user() {
             compare(&report, &log, &expected);
             assert_eq!(report.artifacts["all"].files, 1, "what was made is this user's in the end");
         }
+        // Of another user than root and this one.
+        let mine = "umask 077; mkdir /tmp/made; echo private > /tmp/made/file";
+        let container = json!({ "user": "77", "network": "off" });
+        let environment = json!({ "image": { "image": "box", "container": container } });
+        let (report, log) = ground.run(json!({ "environment": environment, "steps": steps(&[mine]) })).await;
+        compare(&report, &log, &format!("passed {{}}\npassed 0: {mine}"));
         let workspaces = ground.data.join("workspaces");
         ropewalk_worker::workspace::remove_tree(&workspaces).expect("all of it can be removed");
     });
