@@ -7,10 +7,10 @@ use super::installation::Site;
 use super::{Browser, Kind, has_browser};
 
 /// Notes which lines are in view, and gives whether the view is full of them.
-const LOOK: &str = "(() => { const log = document.querySelector('#log'), box = log.getBoundingClientRect(); \
-    const rows = [...log.querySelectorAll('.l')].map((row) => [row, row.getBoundingClientRect()]).filter(([, at]) => at.bottom > box.top + 2 && at.top < box.bottom - 2); \
+const LOOK: &str = "(() => { const log = document.querySelector('#log'), box = log.getBoundingClientRect(), bottom = box.top + log.clientTop + log.clientHeight; \
+    const rows = [...log.querySelectorAll('.l')].map((row) => [row, row.getBoundingClientRect()]).filter(([, at]) => at.bottom > box.top + 2 && at.top < bottom - 2); \
     window.seen = new Set([...(window.seen ?? []), ...rows.map(([row]) => Number(row.id.split(':')[1]))]); \
-    return rows.length > 0 && rows[0][1].top <= box.top + 2 && rows.at(-1)[1].bottom >= box.bottom - 25; })()";
+    return rows.length > 0 && rows[0][1].top <= box.top + 2 && rows.at(-1)[1].bottom >= bottom - 1; })()";
 
 #[test]
 fn all_of_a_log_with_long_lines_is_seen_while_they_are_wrapped() {
