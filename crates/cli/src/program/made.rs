@@ -70,9 +70,10 @@ pub(super) fn of(place: &Place, package: &Package, binary: &Path, messages: &[u8
     // The generated package is written before every call of cargo, and only from what is stamped anyway; the SDK
     // never changes where it lies.
     let made_by_us = [place.kept.join("package"), place.cache.join("sdk"), place.folder().join(".sdk")];
-    paths.retain(|path| !made_by_us.iter().any(|folder| path.starts_with(folder)));
+    let is_theirs = |path: &PathBuf| !made_by_us.iter().any(|folder| path.starts_with(folder));
+    paths.retain(is_theirs);
     // What lies elsewhere is told by how it looks alone: names in it are known by the folder's time.
-    folders.retain(|folder| folder.starts_with(&place.root));
+    folders.retain(|folder| folder.starts_with(&place.root) && is_theirs(folder));
     (paths.len() < FILES_MAX).then(|| Made { paths, folders, variables, ..Made::default() })
 }
 
@@ -80,6 +81,7 @@ pub(super) fn of(place: &Place, package: &Package, binary: &Path, messages: &[u8
 /// of the environment that they read.
 pub(super) fn compiled(place: &Place, package: &Package) -> (BTreeSet<PathBuf>, BTreeSet<String>) {
     let (mut paths, mut variables) = (BTreeSet::new(), BTreeSet::new());
+    let sdk = place.folder().join(".sdk");
     let of_targets = fs::read_dir(&package.target).into_iter().flatten().flatten().map(|entry| entry.path());
     for profile in of_targets.map(|folder| folder.join("debug")).chain([package.target.join("debug")]) {
         let deps = profile.join("deps");
@@ -88,7 +90,8 @@ pub(super) fn compiled(place: &Place, package: &Package) -> (BTreeSet<PathBuf>, 
             // Relative to where the compiler worked: the package's folder, or that of a workspace around it.
             let works = package.manifest.ancestors().skip(1);
             let found = works.map(|folder| folder.join(&source)).find(|path| path.is_file());
-            paths.extend(found.map(|path| as_written(place, path)).filter(|path| path.starts_with(&place.root)));
+            let is_own = |path: &PathBuf| path.starts_with(&place.root) && !path.starts_with(&sdk);
+            paths.extend(found.map(|path| as_written(place, path)).filter(is_own));
         }
     }
     (paths, variables)

@@ -1,7 +1,7 @@
 //! What a program is made of is noticed wherever it lies: beside a single file, behind a build script, in a package that only tests use.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -286,4 +286,30 @@ fn a_package_may_be_a_member_of_a_workspace() {
         &program.replace("\"echo it ran\"", "concat!(\"echo it ran \", env!(\"WORD\"))"),
     );
     repository.plans(&[], "echo it ran built");
+}
+
+/// The link to the SDK is ignored by git, so a child does not find it in its workspace; nor does it need it.
+#[test]
+fn a_package_is_neither_built_nor_tested_again_for_a_child() {
+    let repository = Repository::new("household");
+    let manifest = USES_LIBRARY.replace("library = { path = \"../library\" }\n", "");
+    repository.write(".ropewalk/Cargo.toml", &manifest);
+    repository.write(".ropewalk/.gitignore", "/.sdk\n/target\n");
+    let marks = repository.root.with_extension("ran");
+    let _ = fs::remove_file(&marks);
+    let ran = format!("std::fs::OpenOptions::new().append(true).create(true).open({marks:?})");
+    let program = format!(
+        "use ropewalk::hook::{{command, on, push}};\nuse ropewalk::{{Child, Ci}};\n\nfn main() {{\n    \
+         Ci::main([on(push()).run(parent), on(command(\"child\")).run(child)])\n}}\n\n\
+         fn parent(ci: &Ci) {{\n    ci.build(\"below\", Child::command(\"child\"));\n}}\n\n\
+         fn child(ci: &Ci) {{\n    ci.job(\"inner\").run(\"echo inside\");\n}}\n\n\
+         #[test]\nfn it_runs() {{\n    use std::io::Write;\n    writeln!({ran}.unwrap(), \"ran\").unwrap();\n}}\n"
+    );
+    repository.write(".ropewalk/src/main.rs", &program);
+    repository.plans(&[], "below");
+    repository.prints(&["run"], 0, &["inside"]);
+    assert_eq!(fs::read_to_string(marks).expect("its test ran"), "ran\n");
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("program-cache/programs");
+    let folders = fs::read_dir(cache).expect("the cache").flatten();
+    assert_eq!(folders.filter(|entry| entry.file_name().to_string_lossy().starts_with("household-")).count(), 1);
 }
