@@ -390,7 +390,8 @@ pub struct Retried {
     /// The build in which they do: the same, or a new one if the old is held by nobody any more.
     #[schemars(with = "u64")]
     pub build: BuildId,
-    /// Of jobs narrowed to tests: what keeps them from passing even if those pass, for people; of 20 jobs at most.
+    /// For people, of 20 jobs at most: which stay as they are, since the pipeline has grown by how they ended; and of jobs narrowed to
+    /// tests what keeps them from passing even if those pass.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub remarks: Vec<String>,
 }

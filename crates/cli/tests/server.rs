@@ -1364,6 +1364,31 @@ fn tests_in_quarantine_are_for_a_jobs_own_script_to_heed() {
 }
 
 #[test]
+fn a_job_by_whose_end_a_build_of_a_server_has_grown_is_not_tried_again_within_it() {
+    let site = Site::new(
+        "jobs:\n  a: { outputs: [v], run: 'false' }\n  f: { needs: [a], matrix: { x: '${{ fromJSON(needs.a.outputs.v) }}' }, run: echo }\n",
+    );
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    site.submit(&[], 1);
+    let (shown, _) = Site::told(site.there(&["show", "1"]), 0);
+    assert!(shown.contains("ropewalk retry 1 --server") && !shown.contains("--failed"), "{shown}");
+    let (_, err) = Site::told(site.there(&["retry", "1", "--failed"]), 2);
+    assert!(err.contains("the pipeline has grown by how `a` ended") && err.contains("`ropewalk retry 1`"), "{err}");
+    let pipeline = site.root().join(".ropewalk/pipeline.yaml");
+    let text = fs::read_to_string(&pipeline).expect("a file");
+    fs::write(&pipeline, format!("{text}  b: {{ run: 'false' }}\n")).expect("a file");
+    let build = site.submit_only(&[]);
+    site.shows(&build, &format!("build {build} failed"));
+    let (_, err) = Site::told(site.there(&["retry", &build, "--failed"]), 1);
+    assert!(err.contains(&format!("build {build}: b again")), "{err}");
+    assert!(
+        err.contains(&format!("a stays as it is: the pipeline has grown by how it ended; `ropewalk retry {build}`")),
+        "{err}"
+    );
+}
+
+#[test]
 fn builds_of_a_server_are_tried_again_and_canceled() {
     let site = Site::new("jobs:\n  a:\n    run: echo trying; test -e MARK\n  b:\n    run: echo fine\n");
     let mark = site.path("mark");

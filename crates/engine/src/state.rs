@@ -82,6 +82,13 @@ impl Engine {
         (!slot.flags.is_dropped).then(|| state_of(slot))
     }
 
+    /// Whether the pipeline was told how a job ended, and has grown by it: then the job cannot run again within its build.
+    #[must_use]
+    pub fn is_told(&self, build: BuildId, job: &JobName) -> bool {
+        let Some(build) = self.builds.get(&build) else { return false };
+        build.index_of.get(job).is_some_and(|&index| build.is_outcome_answered(index))
+    }
+
     /// The jobs of a build with their states, in the order in which they were first seen.
     pub fn jobs(&self, build: BuildId) -> impl Iterator<Item = (&JobName, JobState<'_>)> {
         let slots = self.builds.get(&build).into_iter().flat_map(|build| &build.slots);

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::job::Waiting;
-use graph::{AttemptNumber, AttemptReport, BuildId, Digest, Failure, Graph, Job, JobName, Outcome, Verdict};
+use graph::{
+    AttemptNumber, AttemptReport, BuildId, Digest, Failure, Graph, Job, JobName, Outcome, SkipReason, Verdict,
+};
 use serde_json::{Value, json};
 use store::log::{StreamKey, Writing};
 use store::rows::{ArtifactRow, AttemptRow, BuildRow, GateRow, JobRow, JobState};
@@ -175,6 +177,12 @@ impl Shown {
             graph,
             jobs,
         })
+    }
+
+    /// Whether a matrix of the pipeline's files came to nothing by how this job ended.
+    fn is_told(&self, job: &ShownJob) -> bool {
+        let is_because = |skip: &SkipReason| matches!(skip, SkipReason::Need { because } if *because == job.name);
+        self.jobs.iter().filter_map(|job| job.job.as_ref()?.skip.as_ref()).any(is_because)
     }
 
     fn job(&self, name: &JobName) -> Option<&ShownJob> {

@@ -249,21 +249,37 @@ async fn put_back(app: Arc<App>, call: Call, build: BuildId, again: Again, why: 
     let wanted = jobs.into_iter().chain(tests.keys().cloned()).collect();
     let (jobs, used) = app.server.to_retry(build, wanted).await.map_err(request)?;
     demand_pools(&call, &target_of(&project, build), &used, app.now())?;
-    let again = app.server.retry(build, jobs, tests.clone(), &call.who()).await.map_err(request)?;
+    let again = app.server.retry(build, jobs.clone(), tests.clone(), &call.who()).await.map_err(request)?;
+    let left: BTreeSet<JobName> = jobs.difference(&again).cloned().collect();
+    let grown = if left.is_empty() { left } else { app.server.told_of(build, left).await.map_err(request)? };
     if again.is_empty() {
         let verdict = app.blocking(move |app| Ok(row(app, build)?.verdict)).await?;
         if let Verdict::Canceled { .. } = verdict {
             return Err(Problem::new(ProblemKind::Conflict, format!("build {build} was canceled, and is over"))
-                .help(format!("rebuild begins a new build of the same: `ropewalk retry {build}`")));
+                .help(format!("`ropewalk retry {build}` begins a new build of the same")));
         }
-        return Err(Problem::new(ProblemKind::Conflict, "none of these jobs can run again")
-            .help("a job that passed, or has not ended, is not put back; rebuild begins a new build, whose jobs may take earlier results"));
+        if !grown.is_empty() {
+            let mut names: Vec<String> = grown.iter().map(|job| format!("`{job}`")).take(REMARKS_MAX).collect();
+            names.extend((grown.len() > names.len()).then(|| "…".to_owned()));
+            let message = format!("the pipeline has grown by how {} ended", names.join(", "));
+            return Err(Problem::new(ProblemKind::Conflict, message)
+                .help(format!("`ropewalk retry {build}` builds anew; its jobs may take earlier results")));
+        }
+        let help = format!(
+            "a job that passed, or has not ended, is not put back; `ropewalk retry {build}` begins a new build, whose jobs may take earlier \
+             results"
+        );
+        return Err(Problem::new(ProblemKind::Conflict, "none of these jobs can run again").help(help));
     }
     let jobs: Vec<String> = again.iter().map(ToString::to_string).collect();
     let told: Vec<String> = again.iter().map(|job| narrowed::told(job, tests.get(job))).collect();
     audit(&app, &call, &project, format!("build {build}"), format!("{why} {}", told.join(", ")).trim().to_owned())
         .await?;
-    let remarks = again.iter().filter_map(|job| narrowed::remark(job, tests.get(job)?)).take(REMARKS_MAX).collect();
+    let narrowed = again.iter().filter_map(|job| narrowed::remark(job, tests.get(job)?));
+    let stays = grown.iter().map(|job| {
+        format!("{job} stays as it is: the pipeline has grown by how it ended; `ropewalk retry {build}` builds anew")
+    });
+    let remarks = stays.chain(narrowed).take(REMARKS_MAX).collect();
     answer::json(&Retried { jobs, build, remarks })
 }
 

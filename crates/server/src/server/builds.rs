@@ -297,6 +297,22 @@ impl Server {
         self.shell.ask(found).await?.map_err(RequestError::NoJob)
     }
 
+    /// Those of these jobs that cannot run again within their build, since the pipeline has grown by how they ended.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn told_of(
+        &self,
+        build: BuildId,
+        mut jobs: BTreeSet<JobName>,
+    ) -> Result<BTreeSet<JobName>, RequestError> {
+        let told = move |engine: &Engine| {
+            jobs.retain(|job| engine.is_told(build, job));
+            jobs
+        };
+        Ok(self.shell.ask(told).await?)
+    }
+
     /// Puts jobs of a build back, as far as they can be; those of which tests are asked for are narrowed to them. Gives the jobs that run
     /// again.
     ///

@@ -133,7 +133,11 @@ fn next(page: &mut String, shown: &Shown, paint: Paint) {
         commands.push(at.command(format_args!("show {build} {job}")));
         commands.extend(parts::commands(shown, blamed));
         if shown.row.verdict != Verdict::Running {
-            commands.push(at.command(format_args!("retry {build} --failed")));
+            // On a server they run again within the build, which has grown by how these ended.
+            let only_told =
+                at.is_there() && shown.jobs.iter().filter(|job| job.fails_build()).all(|job| shown.is_told(job));
+            let failed = if only_told { "" } else { " --failed" };
+            commands.push(at.command(format_args!("retry {build}{failed}")));
         }
     }
     if shown.row.verdict == Verdict::Running && shown.is_run {
