@@ -102,7 +102,9 @@ fn read_holder(file: &mut File) -> Holder {
 /// If they are not, or cannot be used.
 pub fn keys(folder: &Path, store: &Arc<dyn store::Store>, new: NewKeys) -> Result<Keys, Stop> {
     Keys::open(folder, store, new, now()).map_err(|error| match error {
-        KeysError::Missing { .. } | KeysError::Foreign { .. } => Stop::wrong(error.to_string()),
+        KeysError::Missing { .. } | KeysError::Foreign { .. } | KeysError::NoRecords { .. } => {
+            Stop::wrong(error.to_string())
+        }
         error => Stop::of(&error),
     })
 }

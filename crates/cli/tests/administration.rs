@@ -187,6 +187,20 @@ fn no_server_starts_with_other_keys_than_its_records() {
 }
 
 #[test]
+fn no_server_starts_where_one_ran_and_its_records_are_gone() {
+    let place = Place::new();
+    // As a server leaves it.
+    fs::write(place.path("data/address"), "http://127.0.0.1:7070\n").unwrap();
+    fs::rename(place.path("data/records"), place.path("records")).unwrap();
+    let refused = "data, and there are no records of it: its builds, members and tokens are in another database";
+    place.check(&["serve", "--data", "data"], 2, "", refused);
+    place.check(&["token", "create", "--data", "data", "--submit", "--client", "dan"], 2, "", refused);
+    fs::remove_dir_all(place.path("data/records")).unwrap();
+    fs::rename(place.path("records"), place.path("data/records")).unwrap();
+    assert_eq!(place.clients("data").matches("\"ann\"").count(), 1);
+}
+
+#[test]
 fn who_may_submit_is_told_to_be_able_to_do_everything_where_jobs_can() {
     let place = Place::new();
     let create = ["token", "create", "--data", "data", "--submit", "--client", "dan"];

@@ -21,6 +21,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use graph::{BuildId, Digest, JobName, Timestamp, with_causes};
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,9 @@ use store::{
 
 use crate::lost_logs::{lost_logs, numbers};
 use crate::named::Mentions;
+use crate::owner::{self, OwnerError};
 use crate::parts::{PartError, Places, fresh_id, open_blobs_beside, open_database};
+use crate::records::Records;
 use crate::settings::Settings;
 
 /// The newest form of backups that is understood; it is written where the first one would mislead: of blobs in a folder of their own
@@ -165,6 +168,9 @@ pub enum BackupError {
     /// The blobs refused.
     #[error("the blobs cannot be copied or read")]
     Blobs(#[from] BlobError),
+    /// It cannot be noted whose the blobs are.
+    #[error("cannot note whose the blobs are")]
+    Owner(#[from] OwnerError),
     /// The file system refused.
     #[error("cannot use {}", path.display())]
     File {
@@ -702,6 +708,7 @@ fn restore_described(folder: &Path, data: &Path, description: Description) -> Re
     let (from, to) = (Places::of(folder), Places::of(data));
     let digests = blobs_in(folder, data, &description)?;
     let target = BlobsTarget::find(data, &description, &digests);
+    begin_anew(data, &description, &target)?;
     for digest in digests {
         target.put(&from.blobs(), digest)?;
     }
@@ -722,6 +729,8 @@ struct BlobsTarget {
     folder: PathBuf,
     /// What is there already; nothing in a new data folder.
     there: Option<DirectoryBlobs>,
+    /// Whether nothing was there.
+    is_fresh: bool,
     put: BlobsPut,
 }
 
@@ -729,12 +738,13 @@ impl BlobsTarget {
     /// The folder where the server had them if it is empty, not there, or holds some of them; else one in the data folder. In a folder with blobs of
     /// another server each of both would remove what the other names.
     fn find(data: &Path, description: &Description, digests: &[Digest]) -> Self {
-        let own = |put| Self { folder: Places::of(data).blobs(), there: None, put };
+        let own = |put| Self { folder: Places::of(data).blobs(), there: None, is_fresh: true, put };
         let Some(folder) = description.blobs_folder.clone().filter(|_| description.blobs_in == BlobsIn::Backup) else {
             return own(BlobsPut::Back);
         };
         let beside = |why: String| own(BlobsPut::Beside { folder: folder.clone(), why });
-        if !is_unused(&folder) && !digests.iter().any(|digest| has_blob(&folder, *digest)) {
+        let is_fresh = is_unused(&folder);
+        if !is_fresh && !digests.iter().any(|digest| has_blob(&folder, *digest)) {
             return beside("holds something else".to_owned());
         }
         let opened = make_folder(&folder).map_err(|error| with_causes(&error)).and_then(|()| {
@@ -742,7 +752,7 @@ impl BlobsTarget {
             opened.map_err(|error| with_causes(&error))
         });
         match opened {
-            Ok(there) => Self { folder, there: Some(there), put: BlobsPut::Back },
+            Ok(there) => Self { folder, there: Some(there), is_fresh, put: BlobsPut::Back },
             Err(why) => beside(format!("cannot be used ({why})")),
         }
     }
@@ -778,7 +788,7 @@ fn has_blob(folder: &Path, digest: Digest) -> bool {
     blob_files(folder, digest).iter().any(|file| file.exists())
 }
 
-/// Whether a folder is not there, or nothing but what a place of blobs begins with is in it.
+/// Whether a folder is not there, or nothing but what a place of blobs begins with is in it. One with a mark is that of a server.
 fn is_unused(folder: &Path) -> bool {
     match fs::read_dir(folder) {
         Ok(entries) => entries.flatten().all(|entry| entry.file_name() == "incoming"),
@@ -825,6 +835,7 @@ fn restore_what_there_is(folder: &Path, data: &Path, description: Description) -
     let mut lost = BTreeSet::new();
     let digests = blobs_in(folder, data, &description)?;
     let target = BlobsTarget::find(data, &description, &digests);
+    begin_anew(data, &description, &target)?;
     if !digests.is_empty() {
         let blobs = DirectoryBlobs::open(&from.blobs(), blob::Durability::Process, Verify::Always)?;
         for digest in digests {
@@ -864,6 +875,23 @@ fn restore_records(folder: &Path, data: &Path) -> Result<(), BackupError> {
     make_folder(&to)?;
     restore_backup(&from.join(DATABASE_FILE), &to)?;
     Ok(())
+}
+
+/// Makes the records those of another installation than the one that they were copied from, which may go on: its backups and its place of blobs are
+/// not theirs.
+fn begin_anew(data: &Path, description: &Description, target: &BlobsTarget) -> Result<(), BackupError> {
+    let database = open_database(&Settings::default(), data)?;
+    // A backup copies the record of itself; nothing would be removed for a day.
+    for record in database.records(UNDER_WAY, None, store::PAGE_ROWS_MAX)? {
+        database.delete_record(UNDER_WAY, &record.key, Expect::Any)?;
+    }
+    let is_ours = description.blobs_in == BlobsIn::Backup && target.is_fresh;
+    let place = match is_ours {
+        true => Some(DirectoryBlobs::open(&target.folder, blob::Durability::Process, Verify::Always)?),
+        false => None,
+    };
+    let records = Records::new(database as Arc<dyn Store>);
+    Ok(owner::restored(&records, place.as_ref().map(|place| place as &dyn Blobs), description.at)?)
 }
 
 /// The blobs that are to be put back, with a folder for them; none of a bucket.

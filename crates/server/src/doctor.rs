@@ -23,6 +23,7 @@ use crate::access::{Ledger, ROOT_KEY_FILE, RootKey, SealingKey, StoreLedger, for
 use crate::backup::{KEYS, packs, read_blob};
 use crate::lost_logs::{lost_logs, numbers};
 use crate::named::Mentions;
+use crate::owner;
 use crate::parts::{
     Database, NEXT_OF_BLOBS, PartError, Places, is_installation, next_of, open_blobs_beside, open_database,
 };
@@ -136,7 +137,7 @@ pub fn examine(settings: &Settings, data: &Path, serving: Serving, depth: Depth,
         );
     }
     checks.push(clock(&*database, now));
-    checks.push(blobs(settings, data, &*database, depth, now));
+    checks.push(blobs(settings, data, &*database, &records, depth, now));
     checks.push(logs(data, &*database, depth));
     checks.push(builds(&*database, now));
     checks.push(workers(settings, &records, now));
@@ -322,7 +323,14 @@ fn clock(store: &dyn Store, now: Timestamp) -> Checked {
     check.saw("in order with the records")
 }
 
-fn blobs(settings: &Settings, data: &Path, store: &dyn Store, depth: Depth, now: Timestamp) -> Checked {
+fn blobs(
+    settings: &Settings,
+    data: &Path,
+    store: &dyn Store,
+    records: &Records,
+    depth: Depth,
+    now: Timestamp,
+) -> Checked {
     let mut check = Checked::new("blobs");
     let place = if settings.blobs_url.0 == "directory" { "the folder `blobs`" } else { "the bucket" };
     let blobs = match open_blobs_beside(settings, data) {
@@ -349,6 +357,14 @@ fn blobs(settings: &Settings, data: &Path, store: &dyn Store, depth: Depth, now:
             return check;
         }
     };
+    match owner::look(records, &*blobs, &named) {
+        Ok(owner) => {
+            if let Some(why) = owner.why_none_is_removed() {
+                check.add("the server removes no blobs", why, owner::NEXT);
+            }
+        }
+        Err(error) => check.add("it cannot be told whose the place of blobs is", with_causes(&error), NEXT_OF_BLOBS),
+    }
     let sample = sample(&named.blobs, depth, now);
     let faults: Vec<String> = sample.iter().filter_map(|digest| read_blob(&*blobs, *digest).err()).collect();
     if !faults.is_empty() {

@@ -43,6 +43,7 @@ pub mod doctor;
 mod lost_logs;
 pub mod named;
 pub mod notices;
+pub mod owner;
 pub mod retention;
 mod unshared;
 

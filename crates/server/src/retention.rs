@@ -2,7 +2,7 @@
 //! by a bound. The journal is pruned by who saves what it leads up to (`recovery.rs`).
 //!
 //! A sweep at the server's start and once an hour. Builds that have not ended are never touched, nor those that the engine
-//! holds. Blobs are collected first: what a sweep lets go is collected by a later one, so that whoever found it just before
+//! holds. Blobs are collected only from a place that is that of these records (`owner.rs`), and first: what a sweep lets go is collected by a later one, so that whoever found it just before
 //! has long named it again or given it up. While a backup is made (`backup.rs`), nothing is removed at all.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,7 @@ use store::{BuildFilter, PAGE_ROWS_MAX, Store, StoreError};
 use crate::backup;
 use crate::named::Mentions;
 use crate::notices;
+use crate::owner::{self, OwnerError};
 use crate::records::{LayersText, LogPhase, Project, RecordError, Records, StoredLayers, StoredLog};
 use crate::request::Stopped;
 use crate::server::{Ending, Server};
@@ -103,6 +104,9 @@ pub enum SweepError {
     /// The logs refused.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// It cannot be told whose the place of blobs is.
+    #[error("cannot tell whose the place of blobs is")]
+    Owner(#[from] OwnerError),
     /// The server is ending.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -195,7 +199,7 @@ pub async fn sweep(server: &Arc<Server>, collecting: Collecting) -> Result<Swept
         return Ok(swept);
     }
     if collecting == Collecting::Yes {
-        swept.collected = Some(with(server, collect_blobs).await??);
+        swept.collected = with(server, collect_blobs).await??;
     }
     for (name, project) in with(server, |server| server.records.all::<Project>()).await?? {
         let removed = remove_builds(server, name.clone(), project).await?;
@@ -227,8 +231,14 @@ async fn with<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&server)).await.map_err(|_| SweepError::Interrupted)
 }
 
-fn collect_blobs(server: &Server) -> Result<Collected, SweepError> {
+/// `None` from a place that is not that of these records: what they do not name others may need.
+fn collect_blobs(server: &Server) -> Result<Option<Collected>, SweepError> {
     let named = Mentions::of_store(&*server.store)?.resolve(&*server.blobs)?;
+    let owner = owner::settle(&server.records, &*server.blobs, Some(&named), server.now())?;
+    if let Some(why) = owner.why_none_is_removed() {
+        notices::warning(&format!("no blob is removed: {why}; {}", owner::NEXT));
+        return Ok(None);
+    }
     if !named.unreadable.is_empty() {
         let count = named.unreadable.len();
         notices::warning(&format!(
@@ -240,7 +250,7 @@ fn collect_blobs(server: &Server) -> Result<Collected, SweepError> {
     let is_named = |digest| named.has(digest) || *ending.borrow() == Ending::Begun;
     let collected = collect(&*server.blobs, &is_named, BLOB_GRACE, server.now())?;
     server.figures.collected(collected.kept, collected.kept_bytes);
-    Ok(collected)
+    Ok(Some(collected))
 }
 
 async fn remove_builds(server: &Arc<Server>, name: String, project: Project) -> Result<u64, SweepError> {

@@ -30,6 +30,7 @@ use crate::lead::Term;
 use crate::live::Live;
 use crate::lowering::Lowering;
 use crate::notices;
+use crate::owner;
 use crate::pool_history::{self, PoolHistory};
 use crate::records::{RecordError, Records};
 use crate::recovery::{self, recover, save_standings};
@@ -192,6 +193,10 @@ impl Server {
         let (inbox, inputs) = inbox();
         let (shell, requests) = requests();
         let server = Self::assemble(settings, parts, inbox.clone(), shell, term);
+        // Now, when nothing has been put into a new place yet; what cannot be told now the first sweep asks again.
+        if let Err(error) = owner::settle(&server.records, &*server.blobs, None, server.now()) {
+            notices::warning(&format!("cannot tell yet whose the place of blobs is: {}", graph::with_causes(&error)));
+        }
         let recovered = recover(&*server.store, &server.records, server.now())?;
         for input in held_pools(&server.records)?.into_iter().chain(server.revoked_holders(&recovered.engine)?) {
             // An inbox that nobody reads yet has room for all pools, and for most workers; others are waited for.

@@ -15,6 +15,7 @@ use ropewalk_server::access::{Access, RootKey, StoreLedger};
 use ropewalk_server::backup::{self, BackupError, BlobsPut, LogGap};
 use ropewalk_server::doctor::{Depth, Serving, examine};
 use ropewalk_server::named::Mentions;
+use ropewalk_server::owner;
 use ropewalk_server::parts::{Storage, open_storage};
 use ropewalk_server::records::{Project, ProjectSettings, Records, StoredLog};
 use ropewalk_server::retention::{Collecting, Policy, Removal, Swept, evict, outdated, sweep};
@@ -141,8 +142,10 @@ fn a_backup_made_while_another_process_writes_is_whole() {
         assert_eq!(back.blobs.get(artifact, 1 << 20).unwrap(), content(build).into_bytes());
     }
     assert_eq!(back.store.builds(&BuildFilter::default(), None, 1).unwrap()[0].build, BuildId(made.builds));
-    // Nothing is left that would keep the server from removing.
-    assert!(!backup::is_under_way(&*live.store, at(2)).unwrap());
+    // Nothing is left that would keep either server from removing.
+    for storage in [&live, &back] {
+        assert!(!backup::is_under_way(&*storage.store, at(2)).unwrap());
+    }
 }
 
 /// A data folder with three builds, its backup, and one blob of each.
@@ -461,8 +464,8 @@ fn in_three_days() -> Timestamp {
     Timestamp(i64::try_from(since.as_micros()).expect("not so late") + 3 * DAY_US)
 }
 
-fn serve(data: &Path) -> Running {
-    let Storage { store, blobs, logs } = open_storage(&settings(), data).unwrap();
+fn serve(settings: Settings, data: &Path) -> Running {
+    let Storage { store, blobs, logs } = open_storage(&settings, data).unwrap();
     let parts = Parts {
         access: Arc::new(Access::new(RootKey::of(data).unwrap(), Arc::new(StoreLedger(Arc::clone(&store))))),
         store,
@@ -473,7 +476,7 @@ fn serve(data: &Path) -> Running {
         clock: in_three_days,
         early_turns: || (),
     };
-    Server::start(Settings { builds_keep: 1, builds_keep_for: Days(1), ..settings() }, parts).unwrap()
+    Server::start(settings, parts).unwrap()
 }
 
 #[tokio::test]
@@ -483,7 +486,7 @@ async fn a_server_lets_go_of_what_is_old() {
     let builds: Vec<BuildId> = (0..4).map(|_| add_build(&storage)).collect();
     storage.store.put_record("backup", "under way", b"{}", Expect::Absent, in_three_days()).unwrap();
     drop(storage);
-    let running = serve(scratch.path());
+    let running = serve(Settings { builds_keep: 1, builds_keep_for: Days(1), ..settings() }, scratch.path());
     let server = &running.server;
     server.project("sails").unwrap();
     // Until the server's own first one is over too.
@@ -518,5 +521,43 @@ async fn a_server_lets_go_of_what_is_old() {
     server.retry(builds[3], BTreeSet::new(), [].into(), "ann").await.unwrap();
     assert_eq!(server.remove_build(builds[3]).await.unwrap(), Removal::Stays);
     assert!(matches!(server.retry(builds[0], BTreeSet::new(), [].into(), "ann").await, Err(RequestError::NoBuild(_))));
+    running.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn restored_records_remove_nothing_from_the_place_of_the_server_they_are_a_copy_of() {
+    let scratch = tempfile::tempdir().unwrap();
+    let place = |name: &str| scratch.path().join(name);
+    let (first, second, copy) = (place("first"), place("second"), place("copy"));
+    let own = Settings { blobs_url: BlobsUrl(format!("directory:{}", place("apart").display())), ..settings() };
+    let add = || add_build(&open_storage(&own, &first).unwrap());
+    add();
+    backup::make(&own, &first, None, &copy, at(2)).unwrap();
+    add();
+    // Whether the first server of this release has marked the place by then or not.
+    for is_marked in [false, true] {
+        if is_marked {
+            let running = serve(own.clone(), &first);
+            assert_eq!(sweep(&running.server, Collecting::Yes).await.unwrap().collected.unwrap().deleted, 0);
+            running.end().await.unwrap();
+        }
+        assert_eq!(backup::restore(&copy, &second).unwrap().blobs, BlobsPut::Back);
+        let running = serve(own.clone(), &second);
+        assert_eq!(sweep(&running.server, Collecting::Yes).await.unwrap().collected, None);
+        assert_eq!(running.server.blobs.list().unwrap().len(), 2);
+        let checks = examine(&own, &second, Serving::Maybe, Depth::All, in_three_days());
+        let findings = checks.iter().flat_map(|check| &check.findings);
+        assert!(findings.into_iter().any(|finding| finding.what == "the server removes no blobs"), "{checks:?}");
+        if is_marked {
+            owner::take(&running.server.records, &*running.server.blobs, at(3)).unwrap();
+            // The server's own sweep may have been first.
+            assert!(sweep(&running.server, Collecting::Yes).await.unwrap().collected.is_some());
+            assert_eq!(running.server.blobs.list().unwrap().len(), 1, "by somebody's word");
+        }
+        running.end().await.unwrap();
+        fs::remove_dir_all(&second).unwrap();
+    }
+    let running = serve(own.clone(), &first);
+    assert_eq!(sweep(&running.server, Collecting::Yes).await.unwrap().collected, None, "it was taken from it");
     running.end().await.unwrap();
 }

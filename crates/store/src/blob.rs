@@ -35,6 +35,11 @@ pub use s3::{
 /// The most blobs in one answer of [`Blobs::page`].
 pub const BLOBS_PAGE_MAX: usize = 1000;
 
+/// The most bytes that are read of what a place is marked with.
+pub const MARK_BYTES_MAX: u64 = 1000;
+/// Under which name a mark stands beside the blobs.
+pub const MARK: &str = "installation";
+
 /// The digest under which these bytes are kept.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> Digest {
@@ -223,6 +228,18 @@ pub trait Blobs: Send + Sync {
     /// # Errors
     /// [`BlobError::Absent`], [`BlobError::Damaged`], [`BlobError::Full`], [`BlobError::Io`].
     fn materialize(&self, digest: Digest, path: &Path, mode: Mode) -> Result<(), BlobError>;
+
+    /// What [`Blobs::mark`] wrote last, without white space around it; `None` if nobody did. It is no blob, and no page has it.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`].
+    fn marked(&self) -> Result<Option<String>, BlobError>;
+
+    /// Writes whose place this is, a line of at most [`MARK_BYTES_MAX`] bytes, over what was written before.
+    ///
+    /// # Errors
+    /// [`BlobError::Full`], [`BlobError::Io`].
+    fn mark(&self, owner: &str) -> Result<(), BlobError>;
 }
 
 /// Removes a blob whose content is not what its name says, so that whoever puts it next keeps it anew. Reads all of it, and a second time before
@@ -252,6 +269,12 @@ fn is_whole(blobs: &dyn Blobs, digest: Digest) -> Result<bool, BlobError> {
         Err(BlobError::Damaged(_)) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// What a mark says.
+fn mark_of(text: &str) -> Option<String> {
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 fn read_error(error: io::Error, digest: Digest) -> BlobError {

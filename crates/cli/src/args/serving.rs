@@ -22,6 +22,9 @@ pub struct Serve {
     /// Go on with new keys, or other ones than the records were made with: tokens and secrets that were made before are worth nothing then.
     #[arg(long)]
     pub new_keys: bool,
+    /// Take over the place of blobs, which another installation had: only these records say from now on what is kept there.
+    #[arg(long)]
+    pub take_blobs: bool,
 }
 
 /// On or off.

@@ -21,6 +21,7 @@ use server::access::{Access, GrantRequest, Keys, NewKeys, StoreLedger, Subject, 
 use server::http::{App, front, router};
 use server::lead::{LeadError, Role, Seat, is_shared};
 use server::notices;
+use server::owner;
 use server::parts::{Places, Storage, next_of, open_storage};
 use server::records::Records;
 use server::secrets::Secrets;
@@ -132,6 +133,10 @@ async fn at_service(serve: &Serve, mut settings: Settings, folder: &Path, colour
     settings.listen = listener.local_addr().map_err(|error| Stop::infra(error.to_string()))?;
     let new_keys = if serve.new_keys { NewKeys::Wanted } else { NewKeys::Refused };
     let opened = open(&settings, folder, new_keys)?;
+    if serve.take_blobs {
+        let Parts { store, blobs, .. } = &opened.parts;
+        owner::take(&Records::new(Arc::clone(store)), &**blobs, now()).map_err(|error| Stop::of(&error))?;
+    }
     if is_shared(&settings) {
         return at_shared_service(serve, settings, folder, colour, opened, listener).await;
     }

@@ -10,6 +10,7 @@ use store::{BuildFilter, Store, StoreError};
 
 use super::keys::{KeyError, ROOT_KEY_FILE, RootKey};
 use super::seal::{SEALING_KEY_FILE, SealingKey};
+use crate::doctor::ADDRESS;
 use crate::records::{Document, RecordError, Records};
 
 /// The key of the one record.
@@ -65,6 +66,16 @@ pub enum KeysError {
         /// The file.
         path: PathBuf,
     },
+    /// The records hold nothing, and a server ran with this folder.
+    #[error(
+        "a server has run with {}, and there are no records of it: its builds, members and tokens are in another database. Put them back from a backup with \
+         `ropewalk restore`, or let `store.url` name the database that holds them; to begin anew, give an empty folder by --data DIR",
+        data.display()
+    )]
+    NoRecords {
+        /// The data folder.
+        data: PathBuf,
+    },
     /// What the records say cannot be read.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -88,7 +99,7 @@ pub fn lost(path: &Path) -> &'static str {
 }
 
 impl Keys {
-    /// The keys of a data folder, which are those of its records; made if the records hold nothing yet.
+    /// The keys of a data folder, which are those of its records; made if the records hold nothing yet and no server ran with the folder.
     ///
     /// # Errors
     /// [`KeysError`].
@@ -96,6 +107,10 @@ impl Keys {
         let records = Records::new(Arc::clone(store));
         let noted = records.read::<KeyRecord>(KEY)?.map(|(record, _)| record);
         let is_filled = noted.is_some() || !store.builds(&BuildFilter::default(), None, 1)?.is_empty();
+        // It is written by every server that has started, after the records.
+        if !is_filled && data.join(ROOT_KEY_FILE).exists() && data.join(ADDRESS).exists() {
+            return Err(KeysError::NoRecords { data: data.to_owned() });
+        }
         if is_filled && new == NewKeys::Refused {
             let mut paths = [ROOT_KEY_FILE, SEALING_KEY_FILE].into_iter().map(|file| data.join(file));
             if let Some(path) = paths.find(|path| !path.exists()) {

@@ -361,3 +361,15 @@ fn keys_are_those_with_which_the_records_were_made() {
     assert_ne!(new, made);
     assert_eq!(open(NewKeys::Refused).expect("the new ones").fingerprint(), new);
 }
+
+#[test]
+fn no_server_begins_anew_in_a_folder_whose_records_are_gone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let open =
+        || Keys::open(folder.path(), &(Arc::new(MemoryStore::new()) as Arc<dyn store::Store>), NewKeys::Refused, NOW);
+    open().expect("made for records that hold nothing");
+    open().expect("a first start that ended before it served anything is begun again");
+    std::fs::write(folder.path().join(crate::doctor::ADDRESS), "http://127.0.0.1:7070\n").expect("written");
+    let refused = open();
+    assert!(matches!(&refused, Err(KeysError::NoRecords { data }) if data == folder.path()), "{refused:?}");
+}

@@ -359,3 +359,17 @@ fn opening_removes_what_a_dead_process_left_and_nothing_else() {
     assert_eq!(left, [".blob-1-2"]);
     assert!(blobs.contains(name).unwrap());
 }
+
+#[test]
+fn a_mark_is_no_blob_and_the_last_one_counts() {
+    check(|blobs, _| {
+        assert_eq!(blobs.marked().unwrap(), None);
+        blobs.mark("one").unwrap();
+        assert_eq!(blobs.list().unwrap(), []);
+        let kept = blobs.put(b"content").unwrap();
+        blobs.mark("another").unwrap();
+        assert_eq!(blobs.marked().unwrap().as_deref(), Some("another"));
+        let listed: Vec<Digest> = blobs.list().unwrap().iter().map(|blob| blob.digest).collect();
+        assert_eq!(listed, [kept]);
+    });
+}

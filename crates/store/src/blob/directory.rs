@@ -1,5 +1,5 @@
 //! Blobs in a folder: `<root>/<two digits>/<all 64 digits>`, with `.zst` if compressed, and `<root>/incoming` for what
-//! is being written. A blob comes into sight by a rename, whole. Names are made from [`Digest`]s only.
+//! is being written; `<root>/installation` says whose it is. A blob comes into sight by a rename, whole. Names are made from [`Digest`]s only.
 //!
 //! A blob was renewed when its file was changed last. Who renews or brings in holds the lock of `<root>/renewal` with
 //! others, a collector that looks and deletes holds it alone.
@@ -14,7 +14,9 @@ use std::time::SystemTime;
 
 use graph::{Digest, Timestamp};
 
-use super::{BLOBS_PAGE_MAX, BlobError, Blobs, Mode, PutFile, StoredBlob, read_error, timestamp};
+use super::{
+    BLOBS_PAGE_MAX, BlobError, Blobs, MARK, MARK_BYTES_MAX, Mode, PutFile, StoredBlob, mark_of, read_error, timestamp,
+};
 
 /// How much is read, hashed and written at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -335,6 +337,24 @@ impl Blobs for DirectoryBlobs {
             copy(&mut self.reader(source.try_clone()?, form, digest)?, &mut target).map(drop)
         };
         replace_file(path, mode, write).map_err(|error| read_error(error, digest))
+    }
+
+    fn marked(&self) -> Result<Option<String>, BlobError> {
+        let file = match File::open(self.root.join(MARK)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let mut text = String::new();
+        file.take(MARK_BYTES_MAX).read_to_string(&mut text)?;
+        Ok(mark_of(&text))
+    }
+
+    fn mark(&self, owner: &str) -> Result<(), BlobError> {
+        let write = |mut file: &File| {
+            writeln!(file, "{owner}")?;
+            file.sync_data()
+        };
+        Ok(replace_file(&self.root.join(MARK), Mode::FILE, write)?)
     }
 }
 

@@ -116,4 +116,6 @@ pass_on! {
     fn page(&self, after: Option<Digest>, limit: usize) -> Vec<StoredBlob>;
     fn list(&self) -> Vec<StoredBlob>;
     fn materialize(&self, digest: Digest, path: &Path, mode: Mode) -> ();
+    fn marked(&self) -> Option<String>;
+    fn mark(&self, owner: &str) -> ();
 }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use graph::{Digest, Timestamp};
 
 use super::directory::replace_file;
-use super::{BLOBS_PAGE_MAX, BlobError, Blobs, Mode, PutFile, StoredBlob, digest, timestamp};
+use super::{BLOBS_PAGE_MAX, BlobError, Blobs, Mode, PutFile, StoredBlob, digest, mark_of, timestamp};
 
 type Content = Arc<[u8]>;
 
@@ -18,6 +18,7 @@ type Content = Arc<[u8]>;
 #[derive(Debug, Default)]
 pub struct MemoryBlobs {
     blobs: Mutex<BTreeMap<Digest, (Content, Timestamp)>>,
+    mark: Mutex<Option<String>>,
 }
 
 impl MemoryBlobs {
@@ -94,5 +95,14 @@ impl Blobs for MemoryBlobs {
     fn materialize(&self, digest: Digest, path: &Path, mode: Mode) -> Result<(), BlobError> {
         let content = self.content(digest)?;
         Ok(replace_file(path, mode, |mut file| std::io::Write::write_all(&mut file, &content))?)
+    }
+
+    fn marked(&self) -> Result<Option<String>, BlobError> {
+        Ok(self.mark.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn mark(&self, owner: &str) -> Result<(), BlobError> {
+        *self.mark.lock().unwrap_or_else(PoisonError::into_inner) = mark_of(owner);
+        Ok(())
     }
 }

@@ -11,6 +11,8 @@
 //! an announcement after the upload, waits while there is one, and then looks whether the object is there. As S3
 //! is consistent for reads after writes, one of the two always sees the other.
 //!
+//! Whose the objects are stands in `<prefix>installation`.
+//!
 //! Uploads in parts that a death leaves unfinished take space until the bucket's own rule removes them
 //! (`AbortIncompleteMultipartUpload`); they are never seen as blobs.
 
@@ -36,7 +38,7 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use self::cache::Cache;
 use self::transport::{Answer, Body, Transport};
 use super::directory::replace_file;
-use super::{BLOBS_PAGE_MAX, BlobError, Blobs, Mode, PutFile, StoredBlob, digest, read_error};
+use super::{BLOBS_PAGE_MAX, BlobError, Blobs, MARK, Mode, PutFile, StoredBlob, digest, mark_of, read_error};
 
 pub use self::cache::READ_CACHE_SHARE;
 pub use self::transport::REQUESTS_MAX;
@@ -178,6 +180,10 @@ impl S3Blobs {
     fn key(&self, digest: Digest) -> String {
         let hex = digest.to_hex();
         format!("{}{}/{hex}", self.prefix, &hex[..2])
+    }
+
+    fn mark_key(&self) -> String {
+        format!("{}{MARK}", self.prefix)
     }
 
     fn tomb(&self, digest: Digest) -> String {
@@ -489,6 +495,20 @@ impl Blobs for S3Blobs {
             Ok(error) => error,
             Err(error) => read_error(error, digest),
         })
+    }
+
+    fn marked(&self) -> Result<Option<String>, BlobError> {
+        let key = self.mark_key();
+        let action = self.bucket.get_object(Some(&self.credentials), &key);
+        let answer = self.request(Method::GET, action, &[], &Body::default())?;
+        if answer.status == 404 {
+            return Ok(None);
+        }
+        Ok(mark_of(&answer.expected(&[200])?.text()?))
+    }
+
+    fn mark(&self, owner: &str) -> Result<(), BlobError> {
+        self.put_object(&self.mark_key(), &format!("{owner}\n").into_bytes().into(), Writing::Again)
     }
 }
 
