@@ -32,10 +32,11 @@ use store::{
     BackupFile, BuildFilter, DATABASE_FILE, PAGE_ROWS_MAX, Portable, Store, StoreError, restore_backup, verify_backup,
 };
 
+use crate::damaged_logs::damage_of;
 use crate::lost_logs::{lost_logs, numbers};
 use crate::named::Mentions;
 use crate::owner::{self, OwnerError};
-use crate::parts::{PartError, Places, fresh_id, open_blobs_beside, open_database};
+use crate::parts::{Database, PartError, Places, fresh_id, open_blobs_beside, open_database};
 use crate::records::Records;
 use crate::settings::Settings;
 
@@ -108,10 +109,24 @@ pub struct Description {
     /// Which, at most [`FAULTS_TOLD_MAX`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logs_missing_of: Vec<BuildId>,
+    /// How many builds had a log that was damaged when this was made. Old readers pass over it; old writers did not look.
+    #[serde(default)]
+    pub logs_damaged: u64,
+    /// Which, at most [`FAULTS_TOLD_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub logs_damaged_of: Vec<BuildId>,
     /// The files of keys.
     pub keys: Vec<String>,
     /// Whether there was a file of settings.
     pub settings: FileKept,
+}
+
+impl Description {
+    /// Whether the server had all that it names when this was made.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.blobs_missing == 0 && self.logs_missing == 0 && self.logs_damaged == 0
+    }
 }
 
 /// Where the blobs of a backup are.
@@ -245,6 +260,7 @@ pub fn make(
     let blobs = copy_blobs(settings, data, to, &named.blobs)?;
     let logs = copy_logs(data, to, &names)?;
     let lost = lost_logs(&*database, &Places::of(data).logs(), u64::MAX)?;
+    let damaged = damaged_logs(&*database, data, &names)?;
     let keys = copy_keys(data, &to.join("keys"))?;
     let settings_kept = match settings_file.filter(|file| file.exists()) {
         Some(file) => {
@@ -274,6 +290,8 @@ pub fn make(
         logs_list: logs.list,
         logs_missing: lost.len() as u64,
         logs_missing_of: lost.into_iter().take(FAULTS_TOLD_MAX).collect(),
+        logs_damaged: damaged.len() as u64,
+        logs_damaged_of: damaged.into_iter().take(FAULTS_TOLD_MAX).collect(),
         keys,
         settings: settings_kept,
     };
@@ -388,6 +406,19 @@ fn copy_logs(data: &Path, to: &Path, names: &BackupFile) -> Result<CopiedLogs, B
     Ok(CopiedLogs { count, bytes: all_bytes, list: blob::digest(list.as_bytes()) })
 }
 
+/// The builds of a copy that have ended and whose logs are not whole.
+fn damaged_logs(store: &dyn Database, data: &Path, names: &BackupFile) -> Result<Vec<BuildId>, BackupError> {
+    let from = Places::of(data).logs();
+    let mut damaged = Vec::new();
+    for (build, path) in packs(&from).map_err(at(&from))? {
+        let has_ended = store.build(build)?.is_some_and(|row| row.finished.is_some());
+        if has_ended && names.has_build(build)? && damage_of(store, build, &path).is_some() {
+            damaged.push(build);
+        }
+    }
+    Ok(damaged)
+}
+
 /// The packs of logs below a folder, by build; copies of those that stand in blobs are left out.
 ///
 /// # Errors
@@ -464,6 +495,13 @@ pub fn verify(folder: &Path) -> Result<Verified, BackupError> {
         faults.add(format!(
             "logs of {missing} builds were gone on the server already when the backup was made: {}",
             numbers(of, missing)
+        ));
+    }
+    if description.logs_damaged > 0 {
+        let (damaged, of) = (description.logs_damaged, &description.logs_damaged_of);
+        faults.add(format!(
+            "logs of {damaged} builds were damaged on the server already when the backup was made: {}",
+            numbers(of, damaged)
         ));
     }
     Ok(Verified { description, n_faults: faults.count, faults: faults.told })
@@ -854,7 +892,8 @@ fn restore_what_there_is(folder: &Path, data: &Path, description: Description) -
     make_folder(&to.logs())?;
     gaps.logs.extend(description.logs_missing_of.iter().map(|build| (*build, LogGap::Lost)));
     for log in listed_logs(folder, &description) {
-        let gap = log.gap(&from.logs());
+        let was_damaged = log.build().is_some_and(|build| description.logs_damaged_of.contains(&build));
+        let gap = log.gap(&from.logs()).or(was_damaged.then_some(LogGap::Kept));
         gaps.logs.extend(log.build().zip(gap));
         if gap != Some(LogGap::Lost) {
             restore_log(&log, &from.logs(), &to.logs())?;

@@ -11,23 +11,22 @@ use std::path::Path;
 use std::time::Duration;
 
 use api::words::quoted;
-use graph::{BuildId, Digest, Failure, Outcome, Timestamp, with_causes};
+use graph::{BuildId, Digest, Timestamp, with_causes};
 use serde::Serialize;
 use store::blob::{self, BlobError, Blobs};
-use store::log::{GapCause, LogReader, Raw, RawPart, Selection, Writing};
-use store::rows::AttemptRow;
 use store::{BuildFilter, DATABASE_FILE, Store, StoreError, verify_backup};
 
 use crate::absences::Absences;
 use crate::access::{Ledger, ROOT_KEY_FILE, RootKey, SealingKey, StoreLedger, foreign_key, lost};
 use crate::backup::{KEYS, packs, read_blob};
+use crate::damaged_logs::damage_of;
 use crate::lost_logs::{lost_logs, numbers};
 use crate::named::Mentions;
 use crate::owner;
 use crate::parts::{
     Database, NEXT_OF_BLOBS, PartError, Places, is_installation, next_of, open_blobs_beside, open_database,
 };
-use crate::records::{Document, Intake, RecordError, Records, StoredLog, WorkerRecord};
+use crate::records::{Intake, RecordError, Records, WorkerRecord};
 use crate::settings::{OnOff, Settings};
 
 /// How many blobs are read, and how many logs, if not all are.
@@ -420,17 +419,10 @@ fn logs(data: &Path, store: &dyn Database, depth: Depth) -> Checked {
     }
     let (mut unreadable, mut orphans) = (Vec::new(), Vec::new());
     for (build, path) in &all {
-        // What another server of the database finished stands in a blob, which is looked at as such; here is what this one had of it.
-        if matches!(store.record(StoredLog::KIND, &build.to_string()), Ok(Some(_))) {
-            continue;
-        }
-        let row = store.build(*build);
-        let has_ended = matches!(&row, Ok(Some(row)) if row.finished.is_some());
-        let writing = if has_ended { Writing::Over } else { Writing::Going };
-        if let Err(why) = read_log(path, writing, &cut_short(store, *build)) {
+        if let Some(why) = damage_of(store, *build, path) {
             unreadable.push(format!("build {build}: {why}"));
         }
-        if matches!(row, Ok(None)) {
+        if matches!(store.build(*build), Ok(None)) {
             orphans.push(path.display().to_string());
         }
     }
@@ -459,39 +451,6 @@ fn logs(data: &Path, store: &dyn Database, depth: Depth) -> Checked {
         Err(error) => refused_store(&mut check, &error),
     }
     check.saw(format!("{count} there, {} read", all.len()))
-}
-
-/// The attempts of a build whose output may end before its end, as is shown: those that nobody could finish. None if that cannot be told.
-fn cut_short(store: &dyn Store, build: BuildId) -> BTreeSet<u32> {
-    let is_cut_short = |row: &AttemptRow| {
-        let outcome = row.ended.as_ref().map(|end| &end.outcome);
-        matches!(outcome, Some(Outcome::Failed(Failure::Lost | Failure::Canceled { .. })))
-    };
-    let rows = store.attempts(build, None).unwrap_or_default();
-    rows.into_iter().filter(is_cut_short).map(|row| row.attempt.0).collect()
-}
-
-/// Reads a log to its end.
-fn read_log(path: &Path, writing: Writing, cut_short: &BTreeSet<u32>) -> Result<(), String> {
-    let reader = match LogReader::open(path, writing) {
-        Ok(reader) => reader,
-        // It went with its build.
-        Err(store::log::LogError::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(with_causes(&error)),
-    };
-    let keys: Vec<_> = reader.streams().map(|stream| stream.key).collect();
-    for key in keys {
-        let raw: Raw = reader.raw(key, Selection::All);
-        for part in raw {
-            match part {
-                Ok(RawPart::Gap(gap)) if gap.cause == GapCause::CutShort && cut_short.contains(&key.attempt) => {}
-                Ok(RawPart::Gap(_)) => return Err("a part of it is lost".to_owned()),
-                Ok(_) => {}
-                Err(error) => return Err(with_causes(&error)),
-            }
-        }
-    }
-    Ok(())
 }
 
 fn builds(store: &dyn Store, now: Timestamp) -> Checked {
@@ -723,27 +682,6 @@ mod tests {
             next.contains("`ropewalk workers forget 'a b'`") && next.contains("`ropewalk pools queue 'c;d'`"),
             "{next}"
         );
-    }
-
-    #[test]
-    fn output_that_nobody_could_finish_is_no_damage() {
-        use store::log::{Batch, Logs, LogsSettings, Sharing, Stream, StreamKey};
-
-        let folder = tempfile::tempdir().expect("a folder");
-        let settings = LogsSettings {
-            root: folder.path().to_owned(),
-            durability: store::Durability::Process,
-            sharing: Sharing::Never,
-        };
-        let logs = Logs::open(settings).expect("opened");
-        let mut batch = Batch::new(BuildId(1), StreamKey { attempt: 1, step: 0 }, 0);
-        batch.push(Stream::Stdout, 7, b"half a log\n");
-        assert_eq!(logs.append(&[batch]).len(), 1);
-        drop(logs);
-        let (_, path) = packs(folder.path()).expect("listed").pop().expect("one");
-        let read = |attempts: &[u32]| read_log(&path, Writing::Over, &attempts.iter().copied().collect());
-        assert_eq!(read(&[1]), Ok(()));
-        assert_eq!(read(&[2]), Err("a part of it is lost".to_owned()));
     }
 
     #[test]

@@ -39,6 +39,7 @@ mod random;
 mod faults;
 
 pub mod backup;
+mod damaged_logs;
 pub mod doctor;
 mod lost_logs;
 pub mod named;

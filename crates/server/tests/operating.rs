@@ -232,6 +232,19 @@ fn what_there_is_of_a_damaged_backup_is_put_back_and_the_gaps_are_named() {
 }
 
 #[test]
+fn a_backup_says_which_logs_were_damaged_on_the_server() {
+    let filled = Filled::new();
+    overwrite(&filled.data().join("logs/02/2.log"), |bytes| *bytes.last_mut().unwrap() ^= 1);
+    let (copy, filled) = filled.backed_up();
+    let verified = backup::verify(&copy).unwrap();
+    assert!(!verified.description.is_whole());
+    let faults = ["logs of 1 builds were damaged on the server already when the backup was made: build 2"];
+    assert_eq!(verified.faults, faults);
+    let gaps = backup::restore_damaged(&copy, &filled.scratch.path().join("restored")).unwrap().gaps;
+    assert_eq!(gaps.logs, [(BuildId(2), LogGap::Kept)]);
+}
+
+#[test]
 fn blobs_in_a_folder_of_their_own_are_backed_up_and_put_back_there() {
     let scratch = tempfile::tempdir().unwrap();
     let place = |name: &str| scratch.path().join(name);

@@ -21,8 +21,7 @@ pub fn run(arguments: &Backup, colour: Colour) -> Result<u8, Stop> {
     let description =
         backup::make(&settings, &data, file.as_deref(), &arguments.to, now()).map_err(|error| refused(&error))?;
     output::print(told(&description, &arguments.to))?;
-    let is_whole = description.blobs_missing == 0 && description.logs_missing == 0;
-    Ok(if is_whole { exit::PASSED } else { exit::FAILED })
+    Ok(if description.is_whole() { exit::PASSED } else { exit::FAILED })
 }
 
 /// What the user has to change stands apart from what the machine refused.
@@ -60,6 +59,10 @@ fn told(description: &Description, to: &Path) -> String {
     if description.logs_missing > 0 {
         let missing = description.logs_missing;
         text.push_str(&format!("logs of {missing} builds were gone: see `ropewalk doctor --all`\n"));
+    }
+    if description.logs_damaged > 0 {
+        let damaged = description.logs_damaged;
+        text.push_str(&format!("logs of {damaged} builds are damaged: see `ropewalk doctor --all`\n"));
     }
     text.push_str(&format!("next: ropewalk restore --verify {}\n", crate::whereabouts::quoted(&to.to_string_lossy())));
     text
