@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dialects::report;
-use server::access::{Keys, KeysError, NewKeys, SEALING_KEY_FILE};
+use server::access::{Keys, KeysError, NewKeys, SEALING_KEY_FILE, is_unfinished_key};
 use server::settings::{Loaded, SettingsFile, load};
 
 use crate::args::{Colour, Installation};
@@ -243,7 +243,9 @@ impl Installation {
             return Ok(());
         }
         let is_config = |name: &OsStr| self.config.as_deref().is_some_and(|path| path.file_name() == Some(name));
-        let is_own = |name: &OsStr| is_config(name) || name.to_str().is_some_and(|name| OWN.contains(&name));
+        let is_own = |name: &OsStr| {
+            is_config(name) || name.to_str().is_some_and(|name| OWN.contains(&name) || is_unfinished_key(name))
+        };
         let mut foreign = contents(&folder);
         foreign.retain(|name| !is_own(name));
         let shown: Vec<String> =

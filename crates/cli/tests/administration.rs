@@ -201,6 +201,21 @@ fn no_server_starts_where_one_ran_and_its_records_are_gone() {
 }
 
 #[test]
+fn a_folder_where_a_first_start_was_killed_is_a_servers() {
+    let place = Place::new();
+    for folder in ["records", "logs", "blobs"] {
+        fs::create_dir_all(place.path("killed").join(folder)).unwrap();
+    }
+    for file in ["serve.lock", "root.18288.new", "secrets.7.new"] {
+        fs::write(place.path("killed").join(file), "").unwrap();
+    }
+    // It comes to its settings.
+    place.check(&["serve", "--data", "killed", "--listen", "nowhere"], 2, "", "nowhere");
+    fs::write(place.path("killed/root.letter.new"), "").unwrap();
+    place.check(&["serve", "--data", "killed", "--listen", "nowhere"], 2, "", "but `root.letter.new`");
+}
+
+#[test]
 fn who_may_submit_is_told_to_be_able_to_do_everything_where_jobs_can() {
     let place = Place::new();
     let create = ["token", "create", "--data", "data", "--submit", "--client", "dan"];

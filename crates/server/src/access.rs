@@ -18,7 +18,7 @@ mod verb;
 
 pub use guard::{Access, Bearer, CreateError, Denied};
 pub use held::{Keys, KeysError, NewKeys, foreign_key, lost};
-pub use keys::{KeyError, ROOT_KEY_FILE, RootKey};
+pub use keys::{KeyError, ROOT_KEY_FILE, RootKey, is_unfinished_key};
 pub use ledger::{Ledger, LedgerError, StoreLedger, TokenRow};
 pub use member::{Member, Role};
 pub use narrowing::{Narrowing, narrow};

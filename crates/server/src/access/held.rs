@@ -8,7 +8,7 @@ use graph::Timestamp;
 use serde::{Deserialize, Serialize};
 use store::{BuildFilter, Store, StoreError};
 
-use super::keys::{KeyError, ROOT_KEY_FILE, RootKey};
+use super::keys::{KeyError, ROOT_KEY_FILE, RootKey, remove_unfinished_keys};
 use super::seal::{SEALING_KEY_FILE, SealingKey};
 use crate::doctor::ADDRESS;
 use crate::records::{Document, RecordError, Records};
@@ -118,6 +118,7 @@ impl Keys {
             }
         }
         let keys = Self { root: RootKey::of(data)?, sealing: SealingKey::of(data)? };
+        remove_unfinished_keys(data);
         let noted = match new {
             NewKeys::Wanted => {
                 records.write(KEY, &keys.record(), at)?;

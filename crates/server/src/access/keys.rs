@@ -9,6 +9,8 @@ use biscuit_auth::builder::Algorithm;
 use biscuit_auth::{KeyPair, PrivateKey, PublicKey};
 use graph::hex;
 
+use super::seal::SEALING_KEY_FILE;
+
 /// The file's name in the data folder.
 pub const ROOT_KEY_FILE: &str = "root.key";
 /// The permissions of files that hold keys.
@@ -92,7 +94,7 @@ pub(super) fn read_or_make(path: &Path, make: impl FnOnce() -> Vec<u8>) -> Resul
         let linked = fs::hard_link(&scratch, path);
         let _ = fs::remove_file(&scratch);
         match linked {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            Err(error) if !path.exists() => return Err(failed(error)),
             _ => {}
         }
     }
@@ -102,4 +104,24 @@ pub(super) fn read_or_make(path: &Path, make: impl FnOnce() -> Vec<u8>) -> Resul
     }
     let text = fs::read_to_string(path).map_err(failed)?;
     hex::bytes(text.trim()).filter(|bytes| bytes.len() == 32).ok_or_else(|| KeyError::Damaged { path: path.to_owned() })
+}
+
+/// Whether a file of this name in a data folder is a key on its way: one that stays is that of a process which died.
+#[must_use]
+pub fn is_unfinished_key(name: &str) -> bool {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    [ROOT_KEY_FILE, SEALING_KEY_FILE].iter().any(|key| {
+        let rest = key.strip_suffix("key").and_then(|stem| name.strip_prefix(stem));
+        rest.and_then(|rest| rest.strip_suffix(".new")).is_some_and(is_number)
+    })
+}
+
+/// Removes what processes left that died while they made a key. Both keys are there: whoever makes one at this moment takes that.
+pub(super) fn remove_unfinished_keys(data: &Path) {
+    for entry in fs::read_dir(data).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(is_unfinished_key) {
+            // What stays is in nobody's way.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }

@@ -367,7 +367,9 @@ fn no_server_begins_anew_in_a_folder_whose_records_are_gone() {
     let folder = tempfile::tempdir().expect("a folder");
     let open =
         || Keys::open(folder.path(), &(Arc::new(MemoryStore::new()) as Arc<dyn store::Store>), NewKeys::Refused, NOW);
+    std::fs::write(folder.path().join("root.18288.new"), "half a k").expect("written");
     open().expect("made for records that hold nothing");
+    assert!(!folder.path().join("root.18288.new").exists(), "what a killed start left");
     open().expect("a first start that ended before it served anything is begun again");
     std::fs::write(folder.path().join(crate::doctor::ADDRESS), "http://127.0.0.1:7070\n").expect("written");
     let refused = open();
