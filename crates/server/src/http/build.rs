@@ -80,9 +80,14 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
     let page = app
         .blocking(move |app| {
             let mut sight = Sight::new(&bearer, Verb::Read, app.now());
-            seen(app, &filter, before, limit, |row| {
+            let page = seen(app, &filter, before, limit, |row| {
                 is_found(row, &search) && sight.build(&row.origin.project, row.build)
-            })
+            })?;
+            // An empty list would say that there are none. Single builds of it may be granted.
+            if let (Some(project), true) = (&filter.project, page.items.is_empty() && page.next.is_none()) {
+                bearer.may(Verb::Read, &Target::project(project), app.now()).map_err(problem::denied)?;
+            }
+            Ok(page)
         })
         .await?;
     answer::json(&page)

@@ -19,6 +19,9 @@ use super::{App, problem};
 use crate::access::{Bearer, CreateError, Denied, Member as Stored, Role, Target, Verb};
 use crate::members::{self, MemberError, Scope};
 
+/// The most projects of a member that a refusal names.
+const ROLES_NAMED_MAX: usize = 5;
+
 fn public(role: Role) -> api::member::Role {
     match role {
         Role::Reader => api::member::Role::Reader,
@@ -92,6 +95,30 @@ pub fn refused(error: MemberError) -> Problem {
         MemberError::Create(CreateError::Ledger(error)) | MemberError::Ledger(error) => problem::ledger(error),
         MemberError::Record(error) => problem::record(error),
     }
+}
+
+/// As [`refused`]; of a member who has no role on `scope`, where whoever asks knows of one.
+fn refused_on(app: &App, scope: &Scope, may: &impl Fn(&Scope) -> bool, error: MemberError) -> Problem {
+    let MemberError::Missing(name) = &error else { return refused(error) };
+    let Ok(Some((member, _))) = app.server.records.read::<Stored>(name) else { return refused(error) };
+    let known = shown(&member, may);
+    let everywhere = known.role.map(|_| "every project");
+    let mut on: Vec<&str> = everywhere.into_iter().chain(known.projects.keys().map(String::as_str)).collect();
+    if on.is_empty() {
+        return refused(error);
+    }
+    let more = on.len().saturating_sub(ROLES_NAMED_MAX);
+    on.truncate(ROLES_NAMED_MAX);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let help = match known.projects.keys().next() {
+        Some(project) => {
+            format!("name the project (`--project {project}`), or give a role here with `ropewalk member add`")
+        }
+        None => "leave `--project` out for the role on every project, or give one here with `ropewalk member add`"
+            .to_owned(),
+    };
+    let text = format!("the member `{name}` has no role {}, but on {}{rest}", told(scope).1, on.join(", "));
+    Problem::new(ProblemKind::NotFound, text).help(help)
 }
 
 pub async fn list(app: Arc<App>, call: Call) -> Answered {
@@ -170,8 +197,10 @@ pub async fn role(app: Arc<App>, call: Call) -> Answered {
     let member = app
         .blocking(move |app| {
             let at = app.now();
-            let member = members::set_role(&app.server.records, (&who, &on, role), at).map_err(refused)?;
-            Ok(shown(&member, caller(bearer, at)))
+            let member = members::set_role(&app.server.records, (&who, &on, role), at);
+            let may = caller(bearer, at);
+            let member = member.map_err(|error| refused_on(app, &on, &may, error))?;
+            Ok(shown(&member, may))
         })
         .await?;
     let (project, words) = told(&scope);
@@ -203,10 +232,10 @@ pub async fn remove(app: Arc<App>, call: Call) -> Answered {
     app.blocking(move |app| {
         let (access, records, at) = (&app.server.access, &app.server.records, app.now());
         match from {
-            Some(scope) => members::remove(access, records, (&who, &scope), &by, at),
-            None => members::remove_whole(access, records, &caller(bearer, at), &who, (&by, at)),
+            Some(scope) => members::remove(access, records, (&who, &scope), &by, at)
+                .map_err(|error| refused_on(app, &scope, &caller(bearer, at), error)),
+            None => members::remove_whole(access, records, &caller(bearer, at), &who, (&by, at)).map_err(refused),
         }
-        .map_err(refused)
     })
     .await?;
     let (project, words) = match &scope {

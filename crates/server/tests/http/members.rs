@@ -314,3 +314,26 @@ async fn members_sign_in_from_a_page_and_are_named_where_they_act() {
     assert_eq!(admin.member_list(Some("sails"), &PageWanted::default()).await.unwrap().items, []);
     served.end().await;
 }
+
+#[tokio::test]
+async fn a_role_that_is_elsewhere_is_named_to_whoever_may_know_of_it() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    for project in ["sails", "masts"] {
+        admin.member_add(&member("bob", Role::Reader, Some(project))).await.unwrap();
+    }
+    let on = |project: Option<&str>| NewRole { role: Role::Developer, project: project.map(str::to_owned) };
+    let told = |error: api::client::ClientError| error.problem().expect("the server refused").clone();
+    let refusal = told(admin.member_role("bob", &on(None)).await.unwrap_err());
+    assert_eq!(refusal.detail, "the member `bob` has no role on every project, but on masts, sails");
+    assert!(refusal.help.contains("`--project masts`"));
+    let refusal = told(admin.member_remove("bob", Taken::Project("ropes")).await.unwrap_err());
+    assert_eq!(refusal.detail, "the member `bob` has no role on ropes, but on masts, sails");
+    let of_ropes = joined(&served, &admin, "cy", Role::Administrator, Some("ropes")).await;
+    let refusal = told(of_ropes.member_role("bob", &on(Some("ropes"))).await.unwrap_err());
+    assert_eq!(
+        refusal.detail,
+        told(admin.member_role("bo", &on(None)).await.unwrap_err()).detail.replace("bo`", "bob`")
+    );
+    served.end().await;
+}

@@ -249,3 +249,26 @@ async fn a_shell_is_opened_only_by_who_may_use_the_pool_of_its_job() {
     assert_eq!(refused(&error), Some(ProblemKind::Conflict), "{error}");
     served.end().await;
 }
+
+#[tokio::test]
+async fn a_list_of_builds_of_a_project_that_may_not_be_read_is_refused() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let build = passed(&served, &admin).await;
+    let token = served.token(&[Verb::Read], None, None);
+    let all = Narrowing::default;
+    for (narrowing, project, expected) in [
+        (all(), "sails", Ok(1)),
+        (all(), "masts", Ok(0)),
+        (Narrowing { projects: ["masts".to_owned()].into(), ..all() }, "masts", Ok(0)),
+        (Narrowing { projects: ["masts".to_owned()].into(), ..all() }, "sails", Err(Some(ProblemKind::Forbidden))),
+        (Narrowing { builds: [build].into(), ..all() }, "sails", Ok(1)),
+    ] {
+        let client = served.client(&narrow(&token, &narrowing).expect("narrowed"));
+        let filter = api::build::BuildFilter { project: Some(project.to_owned()), ..Default::default() };
+        let listed = client.build_list(&filter, &Default::default()).await;
+        let listed = listed.map(|page| page.items.len()).map_err(|error| refused(&error));
+        assert_eq!(listed, expected, "{project} by {narrowing:?}");
+    }
+    served.end().await;
+}
