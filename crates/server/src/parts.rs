@@ -110,7 +110,8 @@ pub fn next_of(error: &StoreError) -> &'static str {
         StoreError::Busy(_) => "find who holds it, such as another program that has the file open",
         StoreError::Full(_) => "make room on its disk",
         StoreError::Denied(_) => {
-            "see that this user may open it: permissions of the files, or user and password in `store.url`"
+            "see that this user may open it: permissions of the files, or user and password in `store.url` and the user's rights (at the first start also \
+             to make tables: `grant create on schema public to USER`)"
         }
         StoreError::Lost(_) => "see that the database runs and that `store.url` names its address",
         _ => "look at the reason given",

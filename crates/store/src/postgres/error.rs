@@ -34,6 +34,14 @@ pub(super) fn from_postgres(error: tokio_postgres::Error) -> StoreError {
     }
 }
 
+/// As [`from_postgres`], of a connection that is to be made: nothing has been read, so nothing is damaged.
+pub(super) fn of_connecting(error: tokio_postgres::Error) -> StoreError {
+    match from_postgres(error) {
+        StoreError::Corrupt(cause) => StoreError::Lost(cause),
+        other => other,
+    }
+}
+
 fn is_busy(state: &SqlState) -> bool {
     [
         &SqlState::LOCK_NOT_AVAILABLE,

@@ -41,8 +41,12 @@ pub(super) fn migrate(session: &Session) -> Result<(), StoreError> {
     // Two servers may find it old at once: the second one waits and looks again. The lock goes with the connection.
     session.batch("select pg_advisory_lock(1919905893, 3)")?;
     let migrated = apply_missing(session);
-    session.batch("select pg_advisory_unlock(1919905893, 3)")?;
-    migrated
+    if migrated.is_err() {
+        // A transaction that failed refuses everything, its own cause is what counts.
+        let _ = session.batch("rollback");
+    }
+    let unlocked = session.batch("select pg_advisory_unlock(1919905893, 3)");
+    migrated.and(unlocked)
 }
 
 fn apply_missing(session: &Session) -> Result<(), StoreError> {

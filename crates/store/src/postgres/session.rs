@@ -14,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use tokio::sync::oneshot;
+use tokio_postgres::config::SslMode;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Config, NoTls, Row, Statement};
 
-use super::error::{broken, from_postgres};
+use super::error::{broken, from_postgres, of_connecting};
 use crate::store::StoreError;
 
 /// The most connections that a store opens for reads; further readers wait for one.
@@ -262,6 +263,10 @@ fn wait<T>(future: impl Future<Output = T>, most: Duration) -> Option<T> {
     }
 }
 
+/// Why an address that asks for TLS is refused.
+const NO_TLS: &str = "`store.url` says `sslmode=require`, and Ropewalk speaks no TLS to PostgreSQL: leave `sslmode` out, and reach the database by a socket, \
+                      a private network or a tunnel";
+
 /// The thread on which all connections of a store live.
 pub(super) struct Driver {
     runtime: tokio::runtime::Handle,
@@ -274,6 +279,9 @@ impl Driver {
     /// Starts the thread; connects nowhere yet.
     pub fn start(url: &str, synchronous_commit: &str) -> Result<Self, StoreError> {
         let mut config = Config::from_str(url).map_err(|error| StoreError::Denied(error.into()))?;
+        if config.get_ssl_mode() == SslMode::Require {
+            return Err(StoreError::Denied(NO_TLS.into()));
+        }
         let given = config.get_options().unwrap_or_default();
         let (idle_s, retries) = ALIVE_SECONDS;
         let options = format!(
@@ -312,7 +320,7 @@ impl Driver {
             drop(answer.send(connected));
         });
         let client = match wait(answered, 2 * CONNECT_WAIT) {
-            Some(Ok(connected)) => connected.map_err(from_postgres)?,
+            Some(Ok(connected)) => connected.map_err(of_connecting)?,
             Some(Err(_)) | None => return Err(StoreError::Lost("the database has not answered".into())),
         };
         Ok(Session { client, statements: Mutex::default() })

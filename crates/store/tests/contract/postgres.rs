@@ -224,6 +224,18 @@ fn what_does_not_belong_is_refused() {
     assert!(matches!(refused(&url), StoreError::Corrupt(_)));
 
     let url = database.create();
+    let by_tls = format!("{url}?sslmode=require");
+    let error = refused(&by_tls);
+    assert!(
+        matches!(&error, StoreError::Denied(cause) if cause.to_string().contains("`sslmode=require`")),
+        "{error:?}"
+    );
+    database.run(&url, "create role guest login; revoke create on schema public from public");
+    let error = refused(&url.replace("ropewalk@", "guest@"));
+    assert!(matches!(&error, StoreError::Denied(_)), "{error:?}");
+    assert!(graph::with_causes(&error).contains("permission denied for schema public"), "{error:?}");
+
+    let url = database.create();
     drop(open(&url));
     let known = version(&database, &url);
     let later = |number: u32, usable: u32| {
