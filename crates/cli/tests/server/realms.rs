@@ -63,3 +63,20 @@ fn no_build_takes_what_was_evicted() {
     assert!(text.contains("made: passed") && !text.contains("cached"), "{text}");
     assert!(site.submit(&["--separate"], 0).contains("made: cached, from build 3"));
 }
+
+/// Both have the same program, but for what lies beside it.
+#[test]
+fn no_project_is_given_the_program_of_another() {
+    let site = Site::new("jobs: {}\n");
+    fs::remove_file(site.root().join(".ropewalk/pipeline.yaml")).expect("a file");
+    let program = "mod helper;\n\nfn main() {\n    ropewalk::Ci::main(|ci: &ropewalk::Ci| drop(ci.job(\"a\").run(helper::SCRIPT)))\n}\n";
+    let write = |name: &str, text: &str| fs::write(site.root().join(".ropewalk").join(name), text).expect("a file");
+    write("pipeline.rs", program);
+    let _server = site.serve();
+    let _worker = site.work("w1", &[]);
+    for (project, word) in [("ropes", "first"), ("sails", "second"), ("ropes", "first")] {
+        write("helper.rs", &format!("pub const SCRIPT: &str = \"echo {word}\";\n"));
+        let text = site.submit(&["--project", project, "--separate"], 0);
+        assert!(text.contains(&format!("a | {word}\n")), "{project}: {text}");
+    }
+}
