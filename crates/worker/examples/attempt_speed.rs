@@ -99,6 +99,7 @@ async fn measure(keeper: Keeper, rounds: usize) {
         shown: None,
         notes: Vec::new(),
         steps: ropewalk_worker::workspace::StepBounds::default(),
+        passed: ropewalk_worker::cache::Passed::default(),
     };
     let worker = Worker::new(processes.clone(), settings).await.expect("a worker");
     let mut medians: [Vec<Duration>; 4] = Default::default();

@@ -1,7 +1,8 @@
 //! Caches: directories kept across builds under a key, restored before the first step and saved after a success.
 //!
 //! An entry is an index of the files of all paths of one `cache` item ([`crate::chunked`]). Names in it begin with the path's number, so that it fits
-//! wherever the workspace and the home directory are. It keeps times, since build tools go by them. In a directory
+//! wherever the workspace and the home directory are. It keeps times, since build tools go by them; beside other sources than those it was saved
+//! with all its files look older than these (`ages.rs`). In a directory
 //! that is not the job's own (the user's tree, the user's home) nothing that is there is ever replaced.
 //!
 //! A job's secret never reaches an entry: what the job changed is looked through before any of it is put.
@@ -24,9 +25,12 @@ use crate::files::{self, Directories, FilesFault, holds};
 use crate::output::now_us;
 use crate::patterns::{PatternFault, Patterns, by_bytes};
 
+mod ages;
 mod changes;
 mod layers;
 
+pub(crate) use self::ages::SAVED_HERE;
+pub use self::ages::{Passed, Sources};
 pub(crate) use self::layers::{LAYERS, Shown};
 pub use self::layers::{Layers, remove_layers};
 
@@ -65,6 +69,8 @@ pub struct Places {
     pub records: Option<PathBuf>,
     /// How an entry may be shown below the workspace; `None` if the workspace has no layers.
     pub layers: Option<Layers>,
+    /// The tree of the job's sources, beside which files look as old as they may; `None` if they have the times with which they were saved.
+    pub sources: Option<Sources>,
 }
 
 /// Where a job's `~/` is.
@@ -215,6 +221,16 @@ impl Restored {
     }
 }
 
+/// An entry that is restored.
+#[derive(Clone, Copy)]
+struct Entry<'e> {
+    digest: Digest,
+    /// Its files, with the times that they get.
+    index: &'e Arc<Index>,
+    /// By how much these are earlier than those with which it was saved.
+    lag_ns: i64,
+}
+
 /// Where one path is: the directory it is relative to, and the rest.
 struct Located<'p> {
     root: PathBuf,
@@ -277,15 +293,18 @@ impl Cache {
         let mut layers = Vec::new();
         let bases = match chunked::load(digest, depot)? {
             Loaded::Index(index) => {
-                let index = Arc::new(index);
+                let sources = places.sources.as_ref().filter(|_| located.iter().any(|located| !located.is_home));
+                let lag_ns = sources.map_or(0, |sources| sources.lag_ns(digest, &index));
+                let index = Arc::new(ages::aged(index, lag_ns));
+                let entry = Entry { digest, index: &index, lag_ns };
                 let shown = places.layers.as_ref();
-                let shown = shown.map(|layers| self.layer(digest, &index, located, layers, depot)).transpose()?;
+                let shown = shown.map(|layers| self.layer(entry, located, layers, depot)).transpose()?;
                 match shown.flatten() {
                     Some(shown) => {
                         layers = shown.trees;
                         vec![shown.base]
                     }
-                    None => self.lay(digest, index, places, located, depot)?,
+                    None => self.lay(entry, places, located, depot)?,
                 }
             }
             // Written by a release that kept a cache as one archive.
@@ -300,16 +319,17 @@ impl Cache {
     /// Lays the files of an index, and says what is known of them now.
     fn lay(
         &self,
-        digest: Digest,
-        index: Arc<Index>,
+        entry: Entry<'_>,
         places: &Places,
         located: &[Located<'_>],
         depot: &dyn Depot,
     ) -> Result<Vec<Base>, CacheFault> {
-        let record = self.record(places, located);
+        let Entry { digest, index, lag_ns } = entry;
+        // What is written down is of files with the times of their entry.
+        let record = if lag_ns == 0 { self.record(places, located) } else { Record::nothing() };
         let before = match record.known {
             Some(known) if known.index == digest => {
-                vec![Base { index: Arc::clone(&index), since_ns: known.since_ns, unknown: HashSet::new() }]
+                vec![Base { index: Arc::clone(index), since_ns: known.since_ns, unknown: HashSet::new() }]
             }
             _ => record.base(depot),
         };
@@ -323,7 +343,7 @@ impl Cache {
             // A job writes into these files, and a file is not to change with another.
             let (base, content, equal) = (before.first(), Content::Files, Equal::Apart);
             let laying = Laying { bounds: BOUNDS, existing, base, twin: None, content, equal };
-            let now = chunked::lay(&index, laying, depot, &place_of)?;
+            let now = chunked::lay(index, laying, depot, &place_of)?;
             laid.files += now.files;
             laid.kept.extend(now.kept);
         }
@@ -337,7 +357,7 @@ impl Cache {
         }
         let mut bases = before;
         // What was laid now is known by this one; what was there may be known by the one before.
-        bases.push(Base { index, since_ns, unknown: laid.kept });
+        bases.push(Base { index: Arc::clone(index), since_ns, unknown: laid.kept });
         Ok(bases)
     }
 
@@ -375,6 +395,9 @@ impl Cache {
         };
         let saved = depot.save_cache(&self.scope(trust), &entry, refused)?;
         self.record(places, &located).write(Known { index: kept.digest, since_ns });
+        if let Some(sources) = &places.sources {
+            sources.note_saved(kept.digest);
+        }
         let is_missing = |located: &Located<'_>| located.root.join(&*located.path).symlink_metadata().is_err();
         let missing = self.paths.iter().zip(&located).filter(|(_, located)| is_missing(located));
         let missing = missing.map(|(path, _)| path.clone()).collect();
@@ -421,17 +444,16 @@ impl Cache {
 
     /// What is written down of directories that outlive the job.
     fn record(&self, places: &Places, located: &[Located<'_>]) -> Record {
-        let nothing = Record { path: None, known: None };
         let (Some(records), true) = (&places.records, located.iter().all(|located| located.owner == Owner::User))
         else {
-            return nothing;
+            return Record::nothing();
         };
         let mut hasher = blake3::Hasher::new();
         for located in located {
             let place = located.root.join(&*located.path);
             // A descriptor's number says nothing once it is closed.
             if place.starts_with("/proc") {
-                return nothing;
+                return Record::nothing();
             }
             let place = place.into_os_string();
             hasher.update(&(place.len() as u64).to_le_bytes());
@@ -503,6 +525,11 @@ struct Record {
 }
 
 impl Record {
+    /// Nothing is known, and nothing will be.
+    fn nothing() -> Self {
+        Self { path: None, known: None }
+    }
+
     /// The files as they were known; nothing if their index is gone.
     fn base(&self, depot: &dyn Depot) -> Vec<Base> {
         let Some(known) = self.known else { return Vec::new() };

@@ -11,7 +11,7 @@ use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
 
 use graph::{AttemptNumber, AttemptSpec, BuildId, Environment, Network, Reuse, Shell, WorkspaceKind};
 
-use crate::cache::{Home, LAYERS, Layers, Owner};
+use crate::cache::{Home, LAYERS, Layers, Owner, SAVED_HERE, Sources};
 use crate::container::Engine;
 use crate::keeper::{Command, KeeperError, View, ViewId};
 use crate::patterns::{PatternFault, Patterns};
@@ -328,6 +328,20 @@ impl Place {
             upper,
             lower: own.workspace.lower().to_vec(),
         })
+    }
+
+    /// The tree that the job's sources are in.
+    pub fn sources(&self, worker: &Worker) -> Sources {
+        let tree = self.own.as_ref().and_then(|own| {
+            let (_, _, prefix) = own.workspace.layers()?;
+            Some(own.workspace.shown().join(prefix))
+        });
+        Sources {
+            saved_here: worker.settings.data.join(SAVED_HERE),
+            tree: tree.unwrap_or_else(|| self.root.clone()),
+            snapshot: self.own.as_ref().map(|own| Arc::clone(&own.snapshot)),
+            passed: worker.settings.passed.clone(),
+        }
     }
 
     /// Shows layers below the job's own files, the topmost first. No process may be in the place. After an error it is as before, or

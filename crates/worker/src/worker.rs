@@ -14,6 +14,7 @@ use tokio::sync::OnceCell;
 
 use graph::{AttemptNumber, BuildId, Checkout, Digest, JobName, StepReport, Timestamp};
 
+use crate::cache::Passed;
 use crate::container::image::Pins;
 use crate::container::{Engine, EngineError};
 use crate::file_commands::{CommandFiles, is_reserved};
@@ -59,6 +60,8 @@ pub struct Settings {
     pub notes: Vec<String>,
     /// How much may be kept of the files that steps leave. If no byte may, nothing is, and nothing is said of it.
     pub steps: StepBounds,
+    /// Tells of a tree whose states are laid one after the other whether a later one has been.
+    pub passed: Passed,
 }
 
 /// A tree that jobs see elsewhere.

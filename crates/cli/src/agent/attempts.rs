@@ -585,6 +585,7 @@ impl Attempts {
             shown,
             notes: checkout.notes.clone(),
             steps: crate::retention::step_bounds(),
+            passed: checkout.passed(),
         };
         let worker = worker::Worker::new_among(self.processes.clone(), settings, &self.scratches).await;
         let worker = worker.map_err(|error| crate::commands::Stop::of(&error).message)?;

@@ -20,6 +20,8 @@ use graph::Digest;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT};
 use serde::{Deserialize, Serialize};
 
+use worker::cache::Passed;
+
 use super::content::{Contents, Use, time_of};
 use super::history::laying::{self, Packs};
 use super::holding::{Held, Holds};
@@ -53,6 +55,8 @@ pub struct Checkout {
     pub shown: PathBuf,
     /// What people should know of it.
     pub notes: Vec<String>,
+    /// Its folder in the line of its project; of a copy, that of what it is a copy of.
+    place: PathBuf,
     /// `None` for a copy, which its workspace keeps.
     _held: Option<Arc<Held<PathBuf>>>,
 }
@@ -62,6 +66,22 @@ impl Checkout {
     pub fn root(&self) -> PathBuf {
         self.tree.join(&self.folder)
     }
+
+    /// Tells whether another checkout of the project is there after this one, or any is being laid: its files may be older than what is made of
+    /// this one's from now on.
+    pub fn passed(&self) -> Passed {
+        let place = self.place.clone();
+        Passed(Some(Arc::new(move || is_passed(&place))))
+    }
+}
+
+fn is_passed(place: &Path) -> bool {
+    let own = place.file_name().and_then(|name| number_of(name.to_str()?));
+    let (Some(folder), Some(own)) = (place.parent(), own) else { return true };
+    // First: what is laid when this has been looked at gets later times.
+    let incoming = folder.with_file_name(INCOMING);
+    let is_laid = fs::read_dir(incoming).map_or(true, |mut entries| entries.next().is_some());
+    is_laid || line(folder).iter().any(|one| one.number > own)
 }
 
 /// The checkouts of this machine.
@@ -152,7 +172,7 @@ impl Checkouts {
         let shown = self.shown.join(&name);
         fs::create_dir_all(&shown).ok()?;
         let About { folder, notes } = about;
-        Some(Checkout { tree: place.join(TREE), folder, shown, notes, _held: Some(Arc::new(held)) })
+        Some(Checkout { tree: place.join(TREE), folder, shown, notes, place, _held: Some(Arc::new(held)) })
     }
 
     /// Keeps a checkout by the root of its files; `None` if it is not there.
@@ -295,10 +315,16 @@ impl Checkouts {
 fn line(folder: &Path) -> Vec<Last> {
     let of = |entry: fs::DirEntry| {
         let name = entry.file_name();
-        let (number, source) = name.to_str()?.split_once('-')?;
-        Some(Last { number: number.parse().ok()?, source: source.parse().ok()?, place: entry.path() })
+        let name = name.to_str()?;
+        let (_, source) = name.split_once('-')?;
+        Some(Last { number: number_of(name)?, source: source.parse().ok()?, place: entry.path() })
     };
     fs::read_dir(folder).into_iter().flatten().flatten().filter_map(of).collect()
+}
+
+/// The number of a checkout in its line, by the name of its folder.
+fn number_of(name: &str) -> Option<u64> {
+    name.split_once('-')?.0.parse().ok()
 }
 
 /// The name of a project's folders: its own, if that can be one.
@@ -532,6 +558,22 @@ mod tests {
         let other = laid_of(&scratch, "other", &files("1", &[])).expect("it is laid");
         assert!(modified(&other, "kept") > modified(&third, "kept"));
         assert_eq!(modified(&first, "kept"), modified(&third, "kept"));
+    }
+
+    #[test]
+    fn a_checkout_is_passed_once_another_is_there_or_is_laid() {
+        let scratch = scratch();
+        let is_passed = |checkout: &Checkout| checkout.passed().0.is_some_and(|is_passed| is_passed());
+        let of = |text: &str| laid(&scratch, &manifest([("a", plain(&scratch, text))])).expect("it is laid");
+        let first = of("1");
+        let copied = copy(&first, &scratch.folder.path().join("copy")).expect("it is copied");
+        assert_eq!([is_passed(&first), is_passed(&copied)], [false, false]);
+        let incoming = scratch.folder.path().join("checkouts").join(INCOMING).join("another");
+        fs::create_dir(&incoming).expect("a folder");
+        assert!(is_passed(&first));
+        fs::remove_dir(&incoming).expect("it is there");
+        let second = of("2");
+        assert_eq!([&first, &copied, &second].map(is_passed), [true, true, false]);
     }
 
     #[test]

@@ -410,6 +410,7 @@ async fn build_to_end(
         shown: None,
         notes: Vec::new(),
         steps: crate::retention::step_bounds(),
+        passed: worker::cache::Passed::default(),
     };
     // Of builds that somebody runs, this one apart, nothing is removed.
     let is_alive = |other: BuildId| other != build && places.is_run(other).unwrap_or(true);

@@ -51,6 +51,29 @@ fn no_job_takes_what_ran_on_another_kind_of_machine() {
     site.shows(&build, "failed because of `arm`");
 }
 
+/// A tool that goes by times alone makes anew what another worker made of other sources, and keeps what the same worker made of these.
+#[test]
+fn no_worker_takes_what_another_made_of_other_sources_for_fresh() {
+    let site = Site::new("jobs: {}");
+    let make =
+        "mkdir -p out; if [ ! out/made -nt source ]; then cp source out/made; echo made anew; fi; grep good out/made";
+    let submit = |worker: &str, source: &str, code: i32| {
+        let job = format!("labels: [{worker}], retry: {{ max: 0 }}, cache: {{ key: made, paths: [out] }}, shell: sh");
+        let pipeline = format!("jobs:\n  make: {{ {job}, run: '{make}' }}\n");
+        fs::write(site.root().join(".ropewalk/pipeline.yaml"), pipeline).expect("a file");
+        fs::write(site.root().join("source"), source).expect("a file");
+        site.submit(&["--separate"], code)
+    };
+    let _server = site.serve();
+    let _workers = ["first", "second"].map(|name| site.work(name, &["--labels", name]));
+    assert!(submit("second", "bad", 1).contains("make | made anew"));
+    assert!(submit("first", "good", 0).contains("make | made anew"));
+    let text = submit("first", "good", 0);
+    assert!(text.contains("make | good") && !text.contains("made anew"), "{text}");
+    let text = submit("second", "bad", 1);
+    assert!(text.contains("make | made anew") && text.contains("make: failed"), "{text}");
+}
+
 #[test]
 fn no_build_takes_what_was_evicted() {
     let site = Site::new("jobs: { made: { reuse: true, run: 'echo it > f', artifacts: { f: [f] } } }");

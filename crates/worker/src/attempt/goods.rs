@@ -129,7 +129,8 @@ impl Attempt<'_> {
         let home = place.home(&self.environment);
         let records = Some(self.worker.settings.data.join("cache-records"));
         let workspace = place.files().to_owned();
-        Places { workspace, workspace_owner: owner, home, records, layers: None }
+        let sources = Some(place.sources(self.worker));
+        Places { workspace, workspace_owner: owner, home, records, layers: None, sources }
     }
 
     /// A job that failed hands on what there is, for people; one that passed, what it declared.

@@ -20,7 +20,7 @@ use std::time::{Duration, SystemTime};
 use graph::Digest;
 use serde::{Deserialize, Serialize};
 
-use super::{BOUNDS, Cache, CacheFault, Home, Located, Owner, Places, indexed};
+use super::{BOUNDS, Cache, CacheFault, Entry, Home, Located, Owner, Places, indexed};
 use crate::archive::{ArchiveFault, Existing, refused};
 use crate::chunked::{self, Base, Content, Equal, Index, Laying, Loaded};
 use crate::depot::Depot;
@@ -81,12 +81,12 @@ impl Cache {
     /// job has files there already.
     pub(super) fn layer(
         &self,
-        digest: Digest,
-        index: &std::sync::Arc<Index>,
+        entry: Entry<'_>,
         located: &[Located<'_>],
         layers: &Layers,
         depot: &dyn Depot,
     ) -> Result<Option<Layer>, CacheFault> {
+        let Entry { digest, index, lag_ns } = entry;
         let is_in_workspace = |located: &Located<'_>| located.owner == Owner::Job && !located.is_home;
         let is_free = |located: &Located<'_>| {
             fs::symlink_metadata(layers.upper.join(&layers.prefix).join(&*located.path)).is_err()
@@ -94,7 +94,7 @@ impl Cache {
         if !located.iter().all(|located| is_in_workspace(located) && is_free(located)) {
             return Ok(None);
         }
-        let place = layers.folder.join(layers.place(located));
+        let place = layers.folder.join(layers.place(located, lag_ns));
         let whole = place.join(digest.to_hex());
         let thin = place.join(format!("{THIN}{}", digest.to_hex()));
         let base = |since_ns| Base { index: std::sync::Arc::clone(index), since_ns, unknown: Default::default() };
@@ -148,12 +148,14 @@ impl Shown {
             home: Home::Nowhere("layers are of the workspace alone"),
             records: None,
             layers: None,
+            sources: None,
         };
         let located = cache.located(&places)?;
         let Loaded::Index(index) = chunked::load(self.index, depot)? else {
             return Err(ArchiveFault::Damaged(format!("the index {}", self.index)).into());
         };
-        let layer = cache.layer(self.index, &std::sync::Arc::new(index), &located, layers, depot)?;
+        let entry = Entry { digest: self.index, index: &std::sync::Arc::new(index), lag_ns: 0 };
+        let layer = cache.layer(entry, &located, layers, depot)?;
         // Nothing is in the way of a workspace that was just made.
         layer.map(|layer| layer.trees).ok_or(CacheFault::Nothing)
     }
@@ -165,10 +167,13 @@ fn gone() -> io::Error {
 }
 
 impl Layers {
-    /// The name of the place of these paths.
-    fn place(&self, located: &[Located<'_>]) -> String {
+    /// The name of the place of these paths, and of layers whose times lag behind those of their entries by so much.
+    fn place(&self, located: &[Located<'_>], lag_ns: i64) -> String {
         let mut hasher = blake3::Hasher::new();
         hasher.update(LAID);
+        if lag_ns != 0 {
+            hasher.update(&lag_ns.to_le_bytes());
+        }
         let paths = located.iter().map(|located| Path::new(&*located.path));
         for path in [self.shown.as_path(), self.prefix.as_path()].into_iter().chain(paths) {
             let path = path.as_os_str().as_encoded_bytes();

@@ -42,6 +42,7 @@ impl Ground {
             home: Home::at(&self.path("home"), "", Owner::User),
             records: Some(self.path("records")),
             layers: None,
+            sources: None,
         }
     }
 
@@ -481,4 +482,63 @@ fn hostile_and_damaged_entries_are_refused() {
     check_refused(changed(|index| index.packs[0].bytes += 1), nothing, "it is not as long as the index says");
     let link = |ground: &Ground| symlink("..", ground.path("two/d")).unwrap();
     check_refused(|_, entry| entry.digest, link, "`d` is in the way and is no directory");
+}
+
+#[test]
+fn beside_other_sources_files_are_older_than_these() {
+    const SECOND: i64 = 1_000_000_000;
+    let ground = Ground::new();
+    let modified = |path: &str| chunked::modified_ns(&fs::symlink_metadata(ground.path(path)).unwrap());
+    let set = |path: &str, seconds: u64| {
+        let time = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        fs::File::open(ground.path(path)).unwrap().set_modified(time).unwrap();
+    };
+    let snapshot = |name: &str, passed: Passed| {
+        let (tree, shown, layers) =
+            (ground.path(&format!("{name}-tree")), ground.path(name), ground.path(&format!("{name}-layers")));
+        fs::create_dir_all(&shown).unwrap();
+        let snapshot = crate::workspace::Snapshot::of_immutable(&tree, Path::new(""), &shown, &layers).unwrap();
+        let saved_here = ground.path("cache-trees");
+        Sources { saved_here, tree: shown, snapshot: Some(Arc::new(snapshot)), passed }
+    };
+    for (tree, seconds) in [("a", 2_000), ("b", 1_000)] {
+        ground.write(&format!("{tree}-tree/deep/source"), b"text");
+        set(&format!("{tree}-tree/deep/source"), seconds);
+        ground.write(&format!("{tree}-tree/.git/older"), b"text");
+        set(&format!("{tree}-tree/.git/older"), 1);
+    }
+    let places =
+        |workspace: &str, sources: Sources| Places { sources: Some(sources), ..ground.places(workspace, Owner::Job) };
+    ground.write("one/target/made", b"made");
+    ground.write("one/target/later", b"later");
+    set("one/target/made", 3_000);
+    set("one/target/later", 3_007);
+    set("one/target", 3_007);
+    let cache = cache("k-1", &["target"]);
+    ground.save(&cache, &places("one", snapshot("a", Passed::default())), &Restored::nothing());
+    // Where it was saved it is as it was, in whatever state the tree is.
+    let passed = Passed(Some(Arc::new(|| true)));
+    ground.restore(&cache, &places("two", snapshot("a", passed.clone())));
+    assert_eq!(modified("two/target/made"), 3_000 * SECOND);
+    // In another tree all of it is older, by the same.
+    let elsewhere = places("three", snapshot("b", Passed::default()));
+    let restored = ground.restore(&cache, &elsewhere);
+    assert!(modified("three/target/later") < 1_000 * SECOND, "{}", modified("three/target/later"));
+    assert_eq!(modified("three/target/later") - modified("three/target/made"), 7 * SECOND);
+    // What is saved then is of that tree, and nothing that stayed is put again.
+    let next = super::Cache { key: "k-2".to_owned(), ..cache.clone() };
+    assert!(ground.save(&next, &elsewhere, &restored) < 4 << 10);
+    ground.restore(&next, &places("four", snapshot("b", Passed::default())));
+    assert_eq!(modified("four/target/made"), modified("three/target/made"));
+    // What was saved when a later state was there already is of no tree.
+    ground.write("five/target/made", b"five");
+    set("five/target/made", 3_000);
+    let third = super::Cache { key: "k-3".to_owned(), ..cache.clone() };
+    ground.save(&third, &places("five", snapshot("a", passed)), &Restored::nothing());
+    ground.restore(&third, &places("six", snapshot("a", Passed::default())));
+    assert!(modified("six/target/made") < 2_000 * SECOND);
+    // Whoever works in the tree itself is not told how old its files are.
+    let in_place = Sources { snapshot: None, tree: ground.path("c"), ..snapshot("b", Passed::default()) };
+    ground.restore(&cache, &places("seven", in_place));
+    assert!(modified("seven/target/made") < 1_000_000_000 * SECOND);
 }

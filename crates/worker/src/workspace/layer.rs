@@ -4,6 +4,7 @@
 //! whose name depends on who mounts. Source: kernel.org, filesystems/overlayfs, "whiteouts and opaque directories".
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -485,12 +486,20 @@ fn open_up(directory: &Path, depth: usize) {
 
 /// The paths in a layer that stand for something: files, links, whiteouts, and directories without entries. Relative.
 pub fn entries(layer: &Path) -> io::Result<HashSet<PathBuf>> {
+    entries_beside(layer, &|_| false)
+}
+
+/// As [`entries`], of any tree, but for what `is_skipped` says of names at any depth.
+pub fn entries_beside(layer: &Path, is_skipped: &dyn Fn(&OsStr) -> bool) -> io::Result<HashSet<PathBuf>> {
     let mut found = HashSet::new();
     let mut waiting = vec![PathBuf::new()];
     while let Some(directory) = waiting.pop() {
         for entry in fs::read_dir(layer.join(&directory))? {
             let entry = entry?;
             let relative = directory.join(entry.file_name());
+            if is_skipped(&entry.file_name()) {
+                continue;
+            }
             if entry.file_type()?.is_dir() {
                 waiting.push(relative);
             } else {

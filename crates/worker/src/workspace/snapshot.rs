@@ -72,6 +72,8 @@ pub struct Snapshot {
     gone: HashSet<PathBuf>,
     /// Looked for once, when the first job asks.
     foreign: OnceLock<Option<PathBuf>>,
+    /// Looked for once, when the first job asks.
+    oldest_ns: OnceLock<Option<i64>>,
     /// Since when the tree is known to have stood still until it was taken; `None` if it was taken by another process, or nobody can say.
     still_since: Option<Moment>,
     state: Mutex<State>,
@@ -191,8 +193,8 @@ impl Snapshot {
         let shadowed = shadowed.union(&gone).cloned().collect();
         let fixes = next_fix(&directory);
         let state = State { watch, changed: BTreeSet::new(), edited: BTreeSet::new(), fix: None, fixes };
-        let (foreign, state) = (OnceLock::new(), Mutex::new(state));
-        Ok(Self { directory, manifest, shadowed, gone, foreign, still_since: None, state })
+        let (foreign, oldest_ns, state) = (OnceLock::new(), OnceLock::new(), Mutex::new(state));
+        Ok(Self { directory, manifest, shadowed, gone, foreign, oldest_ns, still_since: None, state })
     }
 
     /// The tree's root.
@@ -520,14 +522,7 @@ impl Snapshot {
     /// git's words.
     pub fn files(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
         let Manifest { repository, prefix, checkouts, .. } = &self.manifest;
-        let mut files = Vec::new();
-        for checkout in checkouts {
-            let tracked = checkout::tracked(repository, checkout, None)?;
-            files.extend(tracked.into_iter().map(|file| checkout.place.join(file.path)));
-        }
-        files.retain(|path| !self.is_shadowed(path));
-        let own = self.shadowed.iter().filter(|path| !is_of_git(path) && self.is_in_delta(path));
-        files.extend(own.cloned());
+        let files = self.known_files()?;
         let mut files: Vec<PathBuf> =
             files.iter().filter_map(|path| path.strip_prefix(prefix).ok()).map(Path::to_owned).collect();
         if checkouts.is_empty() {
@@ -536,6 +531,38 @@ impl Snapshot {
         files.sort_unstable_by(|left, right| by_bytes(left, right));
         files.dedup();
         Ok(files)
+    }
+
+    /// The files of all checkouts as they were at the start, relative to the repository; none where there is no git.
+    fn known_files(&self) -> Result<Vec<PathBuf>, WorkspaceError> {
+        let Manifest { repository, checkouts, .. } = &self.manifest;
+        let mut files = Vec::new();
+        for checkout in checkouts {
+            let tracked = checkout::tracked(repository, checkout, None)?;
+            files.extend(tracked.into_iter().map(|file| checkout.place.join(file.path)));
+        }
+        files.retain(|path| !self.is_shadowed(path));
+        let own = self.shadowed.iter().filter(|path| !is_of_git(path) && self.is_in_delta(path));
+        files.extend(own.cloned());
+        Ok(files)
+    }
+
+    /// When that file was modified, in nanoseconds since the Unix epoch, of which that is longest ago of all that jobs see, but for git's own;
+    /// or an earlier moment. `None` if there is no file, or nobody can say. Looked for once.
+    #[must_use]
+    pub fn oldest_ns(&self) -> Option<i64> {
+        let look = || {
+            let repository = &self.manifest.repository;
+            let files = match self.manifest.checkouts.is_empty() {
+                true => layer::entries_beside(repository, &|name| name == ".git").ok()?,
+                false => self.known_files().ok()?.into_iter().collect(),
+            };
+            let delta = self.directory.join("delta");
+            let places = files.iter().flat_map(|path| [repository.join(path), delta.join(path)]);
+            let modified = places.filter_map(|place| fs::symlink_metadata(place).ok());
+            modified.map(|there| there.mtime().saturating_mul(1_000_000_000).saturating_add(there.mtime_nsec())).min()
+        };
+        *self.oldest_ns.get_or_init(look)
     }
 
     /// Copies single files, relative to the repository, as they were at the start into `target`, of which these directories are made; those that

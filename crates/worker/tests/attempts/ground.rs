@@ -12,6 +12,7 @@ use graph::{
     AttemptNumber, AttemptReport, AttemptSpec, BuildId, Digest, Event, EventKind, Failure, Job, JobName, LeaseId,
     NeedResult, Outcome,
 };
+use ropewalk_worker::cache::Passed;
 use ropewalk_worker::depot::{
     AttemptLog, CacheEntry, CacheSaved, CacheScope, Depot, DepotError, LogEnd, LogError, LogSink, Mask, Secrets, Stream,
 };
@@ -316,6 +317,7 @@ pub fn on_ground_with<F: AsyncFnOnce(&Ground)>(files: &[(&str, &str)], grace: Du
             shown: None,
             notes: Vec::new(),
             steps: StepBounds::default(),
+            passed: Passed::default(),
         };
         let worker = Worker::new(processes.clone(), settings).await.expect("a worker");
         let (depot, images, asked, quarantine, number) = Default::default();
