@@ -68,6 +68,8 @@ pub(crate) use wait::pool_name;
 
 /// The most requests that read or write what blocks at one time; more wait.
 pub const BLOCKING_MAX: usize = 64;
+/// The most uploads of contents that write to the disk at one time; more wait.
+const UPLOADS_MAX: usize = 64;
 /// The most streams and long answers that are open at one time; further ones are refused.
 pub const STREAMS_MAX: usize = 10_000;
 /// How many of those who follow logs and events read at once.
@@ -81,6 +83,7 @@ pub struct App {
     troubles: troubles::Troubles,
     under_way: idempotency::UnderWay,
     blocking: Semaphore,
+    uploads: Semaphore,
     streams: Arc<Semaphore>,
     /// Turns of those who follow to read what is new: all of them wake at once, and each thread that reads costs memory.
     turns: Arc<Semaphore>,
@@ -105,6 +108,7 @@ impl App {
             troubles: troubles::Troubles::default(),
             under_way: idempotency::UnderWay::default(),
             blocking: Semaphore::new(BLOCKING_MAX),
+            uploads: Semaphore::new(UPLOADS_MAX),
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
             turns: Arc::new(Semaphore::new(TURNS_MAX)),
             search: SearchBounds::DEFAULT,

@@ -24,6 +24,8 @@ mod site;
 mod streams;
 #[path = "http/tokens.rs"]
 mod tokens;
+#[path = "http/uploads.rs"]
+mod uploads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

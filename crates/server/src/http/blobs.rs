@@ -8,23 +8,20 @@ use std::time::Duration;
 use api::blob::{BLOB_BYTES_MAX, DIGESTS_MAX, Digests, PARCEL_HEAD_BYTES, Stored, parcel_head, read_parcel_head};
 use api::problem::{Problem, ProblemKind};
 use api::routes::BYTES;
-use axum::body::Bytes;
+use axum::body::{BodyDataStream, Bytes};
 use axum::http::StatusCode;
 use futures_util::StreamExt;
 use graph::{Digest, with_causes};
 use store::blob::{self, BlobError, Blobs};
-use tokio::sync::mpsc;
 
 use super::answer::{Answered, More, PIECE_BYTES, Wanted, by_pieces, exactly, json, range, ranged, with};
 use super::call::Call;
-use super::problem;
+use super::{App, problem};
 use crate::notices;
 use crate::server::Server;
 
-/// Blobs up to this size are kept from memory; larger ones go through a file.
-const IN_MEMORY_BYTES_MAX: u64 = 1 << 20;
-/// How many pieces of a body wait for the disk.
-const PIECES_QUEUED_MAX: usize = 8;
+/// Blobs up to this size are kept from memory, as many together as reach it; larger ones go through a file, so much at a time.
+const IN_MEMORY_BYTES_MAX: usize = 1 << 20;
 /// A sender that is silent for so long has gone: its parcel is cut off.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 
@@ -65,119 +62,176 @@ enum ParcelError {
     Broken,
     /// It cannot be kept.
     Refused(BlobError),
+    /// It ended for a fault of ours.
+    Interrupted(Problem),
 }
 
-/// Takes a parcel of contents.
-pub async fn put(server: Arc<Server>, call: Call) -> Answered {
-    let body = call.into_stream();
-    let (sender, receiver) = mpsc::channel::<Bytes>(PIECES_QUEUED_MAX);
-    let kept = blocking(move || keep_parcel(&server, &mut Pieces { receiver, piece: Bytes::new() }));
-    let sent = async move {
-        let mut stream = body.into_data_stream();
-        // A sender who stops holds the thread for so long and no longer.
-        while let Ok(Some(Ok(piece))) = tokio::time::timeout(SILENCE_MAX, stream.next()).await {
-            if sender.send(piece).await.is_err() {
-                break;
-            }
-        }
-    };
-    let (kept, ()) = tokio::join!(kept, sent);
-    match kept? {
-        Ok(stored) => json(&stored),
+/// Takes a parcel of contents. Its sender is waited for without a thread: one is taken only for bytes that are here.
+pub async fn put(app: Arc<App>, call: Call) -> Answered {
+    let mut body = Incoming { stream: call.into_stream().into_data_stream(), piece: Bytes::new() };
+    let mut parcel = Parcel { app, gathered: Vec::new(), gathered_bytes: 0, stored: Stored::default() };
+    let received = parcel.receive(&mut body).await;
+    // What came whole is kept, also of a parcel that broke off.
+    let kept = parcel.keep_gathered().await;
+    match kept.and(received) {
+        Ok(()) => json(&parcel.stored),
         Err(ParcelError::Wrong(what)) => Err(Problem::new(ProblemKind::Unprocessable, what)),
         Err(ParcelError::Broken) => Err(Problem::new(ProblemKind::Invalid, "the parcel is cut off")
             .help("ask what is missing, and send that: what came whole is kept")),
         Err(ParcelError::Refused(error)) => Err(problem::blob(error)),
+        Err(ParcelError::Interrupted(problem)) => Err(problem),
     }
 }
 
-/// A body as a reader, on a thread that may wait.
-struct Pieces {
-    receiver: mpsc::Receiver<Bytes>,
+/// A body as it comes.
+struct Incoming {
+    stream: BodyDataStream,
     piece: Bytes,
 }
 
-impl Read for Pieces {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+impl Incoming {
+    /// At most so many of the next bytes; none once the body has ended, broke off, or its sender was silent for too long.
+    async fn next(&mut self, most: usize) -> Bytes {
         while self.piece.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(piece) => self.piece = piece,
-                None => return Ok(0),
+            match tokio::time::timeout(SILENCE_MAX, self.stream.next()).await {
+                Ok(Some(Ok(piece))) => self.piece = piece,
+                Ok(None | Some(Err(_))) | Err(_) => return Bytes::new(),
             }
         }
-        let length = buffer.len().min(self.piece.len());
-        buffer[..length].copy_from_slice(&self.piece.split_to(length));
-        Ok(length)
+        self.piece.split_to(most.min(self.piece.len()))
+    }
+
+    /// The next bytes, so many, or fewer if no more come. Room is taken as they come.
+    async fn take(&mut self, bytes: usize) -> Vec<u8> {
+        let mut taken = Vec::new();
+        while taken.len() < bytes {
+            let piece = self.next(bytes - taken.len()).await;
+            if piece.is_empty() {
+                break;
+            }
+            taken.extend_from_slice(&piece);
+        }
+        taken
     }
 }
 
-fn keep_parcel(server: &Server, body: &mut Pieces) -> Result<Stored, ParcelError> {
-    let mut stored = Stored::default();
-    loop {
-        let mut head = [0; PARCEL_HEAD_BYTES];
-        match read_full(body, &mut head) {
-            0 => return Ok(stored),
-            PARCEL_HEAD_BYTES => {}
-            _ => return Err(ParcelError::Broken),
-        }
-        let (digest, bytes) = read_parcel_head(&head);
-        if bytes > BLOB_BYTES_MAX {
-            return Err(ParcelError::Wrong(format!("a content has at most {BLOB_BYTES_MAX} bytes")));
-        }
-        keep(server, digest, bytes, body)?;
-        server.sources.present.note(digest, server.now());
-        server.figures.blob_bytes_in.add(bytes);
-        stored.blobs += 1;
-        stored.bytes += bytes;
-    }
+/// A parcel on its way in.
+struct Parcel {
+    app: Arc<App>,
+    /// Contents that came whole and are not kept yet: together, because a thread for each would cost more than they do.
+    gathered: Vec<(Digest, Vec<u8>)>,
+    gathered_bytes: usize,
+    /// What is kept of it.
+    stored: Stored,
 }
 
-/// Fills a buffer as far as there is something. Gives how far.
-fn read_full(body: &mut impl Read, buffer: &mut [u8]) -> usize {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match body.read(&mut buffer[filled..]) {
-            Ok(0) | Err(_) => break,
-            Ok(length) => filled += length,
+impl Parcel {
+    async fn receive(&mut self, body: &mut Incoming) -> Result<(), ParcelError> {
+        loop {
+            let head = body.take(PARCEL_HEAD_BYTES).await;
+            if head.is_empty() {
+                return Ok(());
+            }
+            let head = head.try_into().map_err(|_| ParcelError::Broken)?;
+            let (digest, bytes) = read_parcel_head(&head);
+            if bytes > BLOB_BYTES_MAX {
+                return Err(ParcelError::Wrong(format!("a content has at most {BLOB_BYTES_MAX} bytes")));
+            }
+            match usize::try_from(bytes) {
+                Ok(length) if length <= IN_MEMORY_BYTES_MAX => self.gather(digest, length, body).await?,
+                _ => self.receive_large(digest, bytes, body).await?,
+            }
         }
     }
-    filled
-}
 
-fn keep(server: &Server, digest: Digest, bytes: u64, body: &mut impl Read) -> Result<(), ParcelError> {
-    let wrong =
-        |found: Digest| ParcelError::Wrong(format!("a content was called {} and is {}", digest.short(), found.short()));
-    if bytes <= IN_MEMORY_BYTES_MAX {
-        let mut content = vec![0; usize::try_from(bytes).unwrap_or(usize::MAX)];
-        if read_full(body, &mut content) < content.len() {
+    async fn gather(&mut self, digest: Digest, length: usize, body: &mut Incoming) -> Result<(), ParcelError> {
+        let content = body.take(length).await;
+        if content.len() < length {
             return Err(ParcelError::Broken);
         }
-        let found = store::blob::digest(&content);
-        if found != digest {
-            return Err(wrong(found));
+        self.gathered_bytes += PARCEL_HEAD_BYTES + length;
+        self.gathered.push((digest, content));
+        if self.gathered_bytes >= IN_MEMORY_BYTES_MAX { self.keep_gathered().await } else { Ok(()) }
+    }
+
+    async fn keep_gathered(&mut self) -> Result<(), ParcelError> {
+        let gathered = std::mem::take(&mut self.gathered);
+        self.gathered_bytes = 0;
+        if gathered.is_empty() {
+            return Ok(());
         }
-        return server.blobs.put(&content).map(drop).map_err(ParcelError::Refused);
+        let mut stored = std::mem::take(&mut self.stored);
+        self.stored = on_disk(&self.app, move |server| {
+            for (digest, content) in gathered {
+                check(digest, store::blob::digest(&content))?;
+                server.blobs.put(&content).map_err(ParcelError::Refused)?;
+                note(server, &mut stored, digest, content.len() as u64);
+            }
+            Ok(stored)
+        })
+        .await?;
+        Ok(())
     }
-    let refused = |error: io::Error| ParcelError::Refused(error.into());
-    let mut file = tempfile::NamedTempFile::new_in(server.scratch()).map_err(refused)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; PIECE_BYTES];
-    let mut left = bytes;
-    while left > 0 {
-        let most = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES);
-        let length = body.read(&mut buffer[..most]).unwrap_or(0);
-        if length == 0 {
-            return Err(ParcelError::Broken);
+
+    /// Takes a content through a file of its own.
+    async fn receive_large(&mut self, digest: Digest, bytes: u64, body: &mut Incoming) -> Result<(), ParcelError> {
+        self.keep_gathered().await?;
+        let refused = |error: io::Error| ParcelError::Refused(error.into());
+        let create = move |server: &Server| tempfile::NamedTempFile::new_in(server.scratch()).map_err(refused);
+        let mut file = on_disk(&self.app, create).await?;
+        let mut hasher = blake3::Hasher::new();
+        let mut left = bytes;
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(IN_MEMORY_BYTES_MAX);
+            let piece = body.take(most).await;
+            if piece.len() < most {
+                return Err(ParcelError::Broken);
+            }
+            left -= piece.len() as u64;
+            (file, hasher) = on_disk(&self.app, move |_| {
+                hasher.update(&piece);
+                file.write_all(&piece).map_err(refused)?;
+                Ok((file, hasher))
+            })
+            .await?;
         }
-        hasher.update(&buffer[..length]);
-        file.write_all(&buffer[..length]).map_err(refused)?;
-        left -= length as u64;
+        let mut stored = std::mem::take(&mut self.stored);
+        self.stored = on_disk(&self.app, move |server| {
+            check(digest, Digest(*hasher.finalize().as_bytes()))?;
+            server.blobs.put_file(file.path()).map_err(ParcelError::Refused)?;
+            note(server, &mut stored, digest, bytes);
+            Ok(stored)
+        })
+        .await?;
+        Ok(())
     }
-    let found = Digest(*hasher.finalize().as_bytes());
-    if found != digest {
-        return Err(wrong(found));
+}
+
+/// Does what the disk has to be waited for, in its turn among all uploads.
+async fn on_disk<T: Send + 'static>(
+    app: &Arc<App>,
+    work: impl FnOnce(&Server) -> Result<T, ParcelError> + Send + 'static,
+) -> Result<T, ParcelError> {
+    // Nobody closes it.
+    let permit = app.uploads.acquire().await;
+    let server = Arc::clone(&app.server);
+    let done = blocking(move || work(&server)).await;
+    drop(permit);
+    done.map_err(ParcelError::Interrupted)?
+}
+
+fn check(called: Digest, found: Digest) -> Result<(), ParcelError> {
+    if called == found {
+        return Ok(());
     }
-    server.blobs.put_file(file.path()).map(drop).map_err(ParcelError::Refused)
+    Err(ParcelError::Wrong(format!("a content was called {} and is {}", called.short(), found.short())))
+}
+
+fn note(server: &Server, stored: &mut Stored, digest: Digest, bytes: u64) {
+    server.sources.present.note(digest, server.now());
+    server.figures.blob_bytes_in.add(bytes);
+    stored.blobs += 1;
+    stored.bytes += bytes;
 }
 
 /// Gives a parcel of contents: those that are there, in the order asked for.

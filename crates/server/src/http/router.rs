@@ -99,6 +99,7 @@ handlers! {
         "log_groups" => log::groups,
         "test_list" => job::tests,
         "test_summary" => test_history::summarize,
+        "blob_put" => blobs::put,
         "artifact_list" => job::artifacts,
         "artifact_get" => job::artifact,
         "artifact_files" => isolated::list,
@@ -140,7 +141,6 @@ handlers! {
     }
     workers {
         "blob_missing" => blobs::missing,
-        "blob_put" => blobs::put,
         "blob_fetch" => blobs::fetch,
         "blob_get" => blobs::get,
         "worker_hello" => worker::hello,
