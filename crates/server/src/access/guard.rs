@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
+use api::time::Time;
 use biscuit_auth::builder::{AuthorizerBuilder, Term};
 use biscuit_auth::{AuthorizerLimits, Biscuit, error};
 use graph::{Digest, Timestamp};
@@ -81,6 +82,8 @@ struct Genuine {
     ends: Option<Timestamp>,
     /// What its holders' checks leave of projects and of pools.
     limits: BTreeMap<&'static str, BTreeSet<String>>,
+    /// Whether all of its holders' checks are ends and limits, so that what they leave is known without asking.
+    is_read_whole: bool,
     answers: Answers,
     granted: Mutex<HashSet<Asked>>,
 }
@@ -112,8 +115,10 @@ impl Genuine {
         let said = inspect(text).ok();
         let is_plain = said.as_ref().is_some_and(|said| said.checks.is_empty() && said.narrowed.is_empty());
         let answers = if is_plain { Answers::Fixed } else { Answers::Varying };
+        let is_read_whole = said.as_ref().is_some_and(|said| said.unread == 0);
         let (ends, limits) = said.map(|said| (said.ends, said.limits)).unwrap_or_default();
-        Ok(Self { id: id.clone(), revocation, biscuit, ends, limits, answers, granted: Mutex::default() })
+        let (id, granted) = (id.clone(), Mutex::default());
+        Ok(Self { id, revocation, biscuit, ends, limits, is_read_whole, answers, granted })
     }
 
     fn asked(verb: Verb, target: &Target<'_>) -> Asked {
@@ -423,6 +428,62 @@ impl Bearer {
     /// Whether the token, narrowed as it is, grants `verb` on some project and some pool, and on no build in particular.
     ///
     /// # Errors
+    /// The end in time that stands in the token, the earliest if it was narrowed; that of a member's session ends the session alone.
+    #[must_use]
+    pub fn ends(&self) -> Option<Timestamp> {
+        self.genuine.ends
+    }
+
+    /// Whether the holder may give somebody else all of this: nobody gives more than the token grants, or for longer. What is given without an end
+    /// outlives every end.
+    ///
+    /// # Errors
+    /// As [`Bearer::may`], of the first thing that it does not grant.
+    pub fn may_give(&self, wanted: &GrantRequest, now: Timestamp) -> Result<(), Denied> {
+        let verbs = wanted.expanded_verbs();
+        let Some(&first) = verbs.first() else { return Ok(()) };
+        let refused = |target: String| Err(Denied::Forbidden { verb: first, target });
+        if !self.genuine.is_read_whole {
+            return refused(
+                "what is given to others, since it was narrowed by rules that are not Ropewalk's".to_owned(),
+            );
+        }
+        if let Some(end) = self.genuine.ends
+            && wanted.until.is_none_or(|until| until > end)
+        {
+            return refused(format!("anything after {}", Time(end).in_seconds()));
+        }
+        match (&wanted.pools, self.pools()) {
+            (_, None) => {}
+            (None, Some(_)) => return refused("every pool".to_owned()),
+            (Some(pools), Some(held)) => {
+                if let Some(pool) = pools.iter().find(|pool| !held.contains(pool_name(pool))) {
+                    return refused(Target::pool(pool).to_string());
+                }
+            }
+        }
+        let targets = match &wanted.projects {
+            None if !self.is_of_every_project() => return refused("every project".to_owned()),
+            None => vec![Target::SERVER],
+            Some(projects) => projects.iter().map(|project| Target::project(project)).collect(),
+        };
+        for verb in verbs {
+            for target in &targets {
+                self.may_give_verb(verb, target, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn may_give_verb(&self, verb: Verb, target: &Target<'_>, now: Timestamp) -> Result<(), Denied> {
+        if self.genuine.limits.get("verbs").is_some_and(|verbs| !verbs.contains(verb.name())) {
+            return Err(Denied::Forbidden { verb, target: target.to_string() });
+        }
+        // No role has it, and administrators let workers in.
+        let is_for_workers = self.member.is_some() && verb == Verb::Work;
+        self.may(if is_for_workers { Verb::Admin } else { verb }, target, now)
+    }
+
     /// As [`Bearer::may`].
     pub fn may_somewhere(&self, verb: Verb, now: Timestamp) -> Result<(), Denied> {
         let some = || BTreeSet::from(["any".to_owned()]);

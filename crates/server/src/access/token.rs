@@ -71,6 +71,13 @@ pub struct GrantRequest {
     pub until: Option<Timestamp>,
 }
 
+impl GrantRequest {
+    /// The verbs that the token will grant.
+    pub(super) fn expanded_verbs(&self) -> BTreeSet<Verb> {
+        if self.verbs.contains(&Verb::Admin) { Verb::ALL.into_iter().collect() } else { self.verbs.clone() }
+    }
+}
+
 /// Why a token is none.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
@@ -95,8 +102,7 @@ pub fn mint(root: &RootKey, id: &str, grant: &GrantRequest) -> Result<String, To
         ("holder_kind({value});", Term::from(grant.subject.kind.name())),
         ("holder_name({value});", Term::from(grant.subject.name.as_str())),
     ];
-    let verbs = if grant.verbs.contains(&Verb::Admin) { Verb::ALL.into_iter().collect() } else { grant.verbs.clone() };
-    facts.extend(verbs.iter().map(|verb| ("verb({value});", Term::from(verb.name()))));
+    facts.extend(grant.expanded_verbs().iter().map(|verb| ("verb({value});", Term::from(verb.name()))));
     match &grant.projects {
         None => facts.push(("every_project({value});", Term::from(true))),
         Some(projects) => facts.extend(projects.iter().map(|name| ("project({value});", Term::from(name.as_str())))),
@@ -149,6 +155,9 @@ pub struct Inspected {
     /// What the holders' checks together leave of `projects`, of `pools` and so on; what none of them limits is not there.
     #[serde(skip)]
     pub limits: BTreeMap<&'static str, BTreeSet<String>>,
+    /// How many statements of holders are neither an end nor such a limit.
+    #[serde(skip)]
+    pub unread: usize,
 }
 
 impl Inspected {
@@ -200,6 +209,7 @@ pub fn inspect(text: &str) -> Result<Inspected, TokenError> {
         revocation: token.revocation_identifiers().iter().map(|id| graph::hex::digits(id)).collect(),
         ends: None,
         limits: BTreeMap::new(),
+        unread: 0,
     };
     for block in 0..token.block_count() {
         let source = token.print_block_source(block).map_err(|_| TokenError::Malformed)?;
@@ -211,7 +221,9 @@ pub fn inspect(text: &str) -> Result<Inspected, TokenError> {
                 _ => {
                     let end = super::narrowing::end_in(statement);
                     inspected.ends = inspected.ends.into_iter().chain(end).min();
-                    if let Some((limited, names)) = super::narrowing::limit_in(statement) {
+                    let limit = super::narrowing::limit_in(statement);
+                    inspected.unread += usize::from(end.is_none() && limit.is_none());
+                    if let Some((limited, names)) = limit {
                         let names: BTreeSet<String> = names.split(", ").map(str::to_owned).collect();
                         let left = inspected.limits.entry(limited).or_insert_with(|| names.clone());
                         left.retain(|name| names.contains(name));

@@ -16,7 +16,9 @@ use super::call::Call;
 use super::control::{audit, audit_by, note};
 use super::job::cut;
 use super::{App, problem};
-use crate::access::{Bearer, CreateError, Denied, Member as Stored, Role, Target, Verb};
+use crate::access::{
+    Bearer, CreateError, Denied, GrantRequest, Member as Stored, Role, Subject, SubjectKind, Target, Verb,
+};
 use crate::members::{self, MemberError, Scope};
 
 /// The most projects of a member that a refusal names.
@@ -157,7 +159,23 @@ fn demand(app: &App, call: &Call, scope: &Scope, role: Option<Role>) -> Result<(
             .field("project", "letters, digits and `._-`, at most 100, a letter or digit first"));
     }
     call.demand(Verb::Admin, &target(scope), app.now())?;
-    role.map_or(&[][..], Role::verbs).iter().try_for_each(|verb| call.demand(*verb, &target(scope), app.now()))
+    let Some(role) = role else { return Ok(()) };
+    call.bearer()?.may_give(&given(scope, role), app.now()).map_err(problem::not_given)
+}
+
+/// What whoever is given a role may do by it: on every pool, and without an end.
+fn given(scope: &Scope, role: Role) -> GrantRequest {
+    let projects = match scope {
+        Scope::Server => None,
+        Scope::Project(project) => Some([project.clone()].into()),
+    };
+    let subject = Subject { kind: SubjectKind::Person, name: String::new() };
+    GrantRequest { subject, verbs: role.verbs().iter().copied().collect(), projects, pools: None, until: None }
+}
+
+/// On which scopes whoever asks may make anybody an administrator, and so give out a link that signs in as whoever is one.
+fn giver(bearer: Arc<Bearer>, now: Timestamp) -> impl Fn(&Scope) -> bool {
+    move |scope| bearer.may_give(&given(scope, Role::Administrator), now).is_ok()
 }
 
 fn invitation(member: &Stored, secret: &str, may: impl Fn(&Scope) -> bool) -> Invitation {
@@ -178,9 +196,10 @@ pub async fn add(app: Arc<App>, call: Call) -> Answered {
                 app.server.project(project).map_err(super::build::request)?;
             }
             let (access, records, at) = (&app.server.access, &app.server.records, app.now());
-            let may = caller(bearer, at);
-            let (member, secret) = members::add(access, records, &may, (&who, &on, role), &by, at).map_err(refused)?;
-            Ok(invitation(&member, &secret, may))
+            let may_sign_in = giver(Arc::clone(&bearer), at);
+            let asked = (who.as_str(), &on, role);
+            let (member, secret) = members::add(access, records, &may_sign_in, asked, &by, at).map_err(refused)?;
+            Ok(invitation(&member, &secret, caller(bearer, at)))
         })
         .await?;
     let (project, words) = told(&scope);
@@ -253,9 +272,14 @@ pub async fn link(app: Arc<App>, call: Call) -> Answered {
     let who = name.clone();
     let made = app
         .blocking(move |app| {
-            let (may, at) = (caller(bearer, app.now()), app.now());
-            let (member, secret) = members::link(&app.server.records, &may, &who, at).map_err(refused)?;
-            Ok(invitation(&member, &secret, may))
+            let at = app.now();
+            if caller(Arc::clone(&bearer), at)(&Scope::Server) {
+                // Whoever administers every member does not need to hear of others who do.
+                bearer.may_give(&given(&Scope::Server, Role::Administrator), at).map_err(problem::not_given)?;
+            }
+            let may_sign_in = giver(Arc::clone(&bearer), at);
+            let (member, secret) = members::link(&app.server.records, &may_sign_in, &who, at).map_err(refused)?;
+            Ok(invitation(&member, &secret, caller(bearer, at)))
         })
         .await?;
     audit(&app, &call, "", format!("member {name}"), String::new()).await?;

@@ -152,6 +152,15 @@ pub fn denied(denied: Denied) -> Problem {
     }
 }
 
+/// As [`denied`], of what somebody else was to be given.
+pub fn not_given(refusal: Denied) -> Problem {
+    match refusal {
+        Denied::Forbidden { .. } => Problem::new(ProblemKind::Forbidden, refusal.to_string())
+            .help("nobody gives others more than the own token grants, or for longer: give less, or use a token that grants it"),
+        refusal => denied(refusal),
+    }
+}
+
 /// What to do where a token is not for a pool; `None` if it is for every one, or for none.
 pub fn pools_help(bearer: &Bearer) -> Option<String> {
     let pools = bearer.pools()?;

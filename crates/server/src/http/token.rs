@@ -154,6 +154,7 @@ pub async fn create(app: Arc<App>, call: Call) -> Answered {
             .field("name", "1 to 100 characters")
             .field("verbs", "at least one"));
     }
+    let bearer = Arc::clone(call.bearer()?);
     let request = GrantRequest {
         subject: Subject {
             kind: match wanted.kind {
@@ -166,12 +167,13 @@ pub async fn create(app: Arc<App>, call: Call) -> Answered {
         verbs: wanted.verbs.into_iter().map(verb_of).collect::<BTreeSet<_>>(),
         projects: wanted.projects,
         pools: wanted.pools,
-        until: wanted.expires.map(|until| until.0),
+        until: wanted.expires.map(|until| until.0).or(bearer.ends()),
     };
     let (id, by, holder) = (crate::parts::fresh_id(), call.who(), request.subject.to_string());
     let made = id.clone();
     let token = app
         .blocking(move |app| {
+            bearer.may_give(&request, app.now()).map_err(problem::not_given)?;
             app.server.access.create(&made, request, &by, app.now()).map_err(|error| match error {
                 CreateError::Token(error) => Problem::new(ProblemKind::Unprocessable, error.to_string()),
                 CreateError::Ledger(error) => problem::ledger(error),

@@ -1,5 +1,7 @@
 //! What tokens that their holders have narrowed let through where no project, or another build, is named.
 
+use std::collections::BTreeSet;
+
 use api::blob::{Digests, parcel_head};
 use api::build::Retry;
 use api::client::{Client, ClientError};
@@ -8,7 +10,8 @@ use api::member::{Join, NewMember, Role};
 use api::pool::Hold;
 use api::problem::ProblemKind;
 use api::shell::OpenShell;
-use graph::{BuildId, Failure, Outcome};
+use api::token::{Grant, HolderKind, Verb as WantedVerb};
+use graph::{BuildId, Failure, Outcome, Timestamp};
 use server::access::{Narrowing, Verb, narrow};
 
 use super::site::Worker;
@@ -92,6 +95,61 @@ async fn what_is_built_anew_reaches_the_pools_of_whoever_asks() {
     served.site.ended(again).await;
     let told = serde_json::to_string(&admin.build_diagnostics(again).await.unwrap().items).unwrap();
     assert!(told.contains("gpu"), "{told}");
+    served.end().await;
+}
+
+#[tokio::test]
+async fn nobody_gives_out_more_than_the_own_token_grants() {
+    let served = Served::new().await;
+    let token = served.token(&[Verb::Admin], None, None);
+    let grant = |verb: WantedVerb| Grant {
+        kind: HolderKind::Client,
+        name: "ci".to_owned(),
+        verbs: [verb].into(),
+        projects: None,
+        pools: None,
+        expires: None,
+    };
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<_>>();
+    let narrowed = |narrowing: &Narrowing| served.client(&narrow(&token, narrowing).expect("narrowed"));
+    served
+        .admin()
+        .member_add(&NewMember { name: "ann".to_owned(), role: Role::Administrator, project: None })
+        .await
+        .unwrap();
+    let bob = NewMember { name: "bob".to_owned(), role: Role::Reader, project: None };
+
+    let of_pool = narrowed(&Narrowing { pools: names(&["linux"]), ..Narrowing::default() });
+    let read = grant(WantedVerb::Read);
+    assert!(is_forbidden(&of_pool.token_create(&read).await));
+    assert!(is_forbidden(
+        &of_pool.token_create(&Grant { pools: Some(names(&["linux", "gpu"])), ..read.clone() }).await
+    ));
+    of_pool.token_create(&Grant { pools: Some(names(&["linux"])), ..read.clone() }).await.unwrap();
+    // Whoever is a member may use every pool, and a link signs in as the member.
+    assert!(is_forbidden(&of_pool.member_add(&bob).await));
+    assert!(is_forbidden(&of_pool.member_link("ann").await));
+
+    let of_admin = narrowed(&Narrowing { verbs: [Verb::Admin].into(), ..Narrowing::default() });
+    assert!(is_forbidden(&of_admin.token_create(&read).await));
+    assert!(is_forbidden(&of_admin.token_create(&grant(WantedVerb::Admin)).await), "it would bring all verbs");
+
+    let end = Timestamp(super::site::now().0 + 3_600_000_000);
+    let of_hour = narrowed(&Narrowing { until: Some(end), ..Narrowing::default() });
+    let later = Timestamp(end.0 + 1).into();
+    assert!(is_forbidden(&of_hour.token_create(&Grant { expires: Some(later), ..read.clone() }).await));
+    let made = of_hour.token_create(&read).await.unwrap();
+    assert_eq!(of_hour.token_get(&made.id).await.unwrap().grant.expires, Some(end.into()), "it ends with its giver");
+    assert!(is_forbidden(&of_hour.member_add(&bob).await));
+
+    // What is not narrowed gives all that it has: an administrator who signed in, too.
+    let link = served.admin().member_link("ann").await.unwrap().link;
+    let link = link.split_once('=').unwrap().1.to_owned();
+    let ann = served.client(&served.client("").member_join(&Join { link }).await.unwrap().token);
+    for verb in [WantedVerb::Read, WantedVerb::Work, WantedVerb::Admin] {
+        let made = ann.token_create(&grant(verb)).await.unwrap();
+        assert_eq!(ann.token_get(&made.id).await.unwrap().grant.expires, None);
+    }
     served.end().await;
 }
 
