@@ -369,6 +369,9 @@ impl Bearer {
             Some(pool) => facts.push(("on_pool({value});", Term::from(pool_name(pool)))),
             None => facts.push(("on_no_pool({value});", Term::from(true))),
         }
+        if verb == Verb::Read && target.pool.is_some() && target.project.is_none() {
+            facts.push(("on_pools_alone({value});", Term::from(true)));
+        }
         if let Some(build) = target.build {
             facts.push(("on_build({value});", Term::from(i64::try_from(build.0).unwrap_or(i64::MAX))));
         }
@@ -425,9 +428,6 @@ impl Bearer {
         self.grant.projects.is_none() && !self.genuine.limits.contains_key("projects")
     }
 
-    /// Whether the token, narrowed as it is, grants `verb` on some project and some pool, and on no build in particular.
-    ///
-    /// # Errors
     /// The end in time that stands in the token, the earliest if it was narrowed; that of a member's session ends the session alone.
     #[must_use]
     pub fn ends(&self) -> Option<Timestamp> {
@@ -484,6 +484,9 @@ impl Bearer {
         self.may(if is_for_workers { Verb::Admin } else { verb }, target, now)
     }
 
+    /// Whether the token, narrowed as it is, grants `verb` on some project and some pool, and on no build in particular.
+    ///
+    /// # Errors
     /// As [`Bearer::may`].
     pub fn may_somewhere(&self, verb: Verb, now: Timestamp) -> Result<(), Denied> {
         let some = || BTreeSet::from(["any".to_owned()]);

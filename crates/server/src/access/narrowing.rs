@@ -14,7 +14,7 @@ use super::verb::{Verb, pool_name};
 pub struct Narrowing {
     /// To these verbs.
     pub verbs: BTreeSet<Verb>,
-    /// To requests about these projects.
+    /// To requests about these projects, and to looking at pools, which are nobody's.
     pub projects: BTreeSet<String>,
     /// To these pools, where a request is about a pool.
     pub pools: BTreeSet<String>,
@@ -45,7 +45,7 @@ pub fn narrow(text: &str, narrowing: &Narrowing) -> Result<String, TokenError> {
     let pools = narrowing.pools.iter().map(|name| Term::from(pool_name(name))).collect();
     let checks: [(&str, BTreeSet<Term>); 4] = [
         ("check if operation($it), {value}.contains($it);", verbs),
-        ("check if on_project($it), {value}.contains($it);", names(&narrowing.projects)),
+        ("check if on_pools_alone(true) or on_project($it), {value}.contains($it);", names(&narrowing.projects)),
         ("check if on_no_pool(true) or on_pool($it), {value}.contains($it);", pools),
         ("check if on_build($it), {value}.contains($it);", builds),
     ];
@@ -76,8 +76,10 @@ pub(super) fn in_words(statement: &str) -> String {
 
 /// What a check of our making limits, `projects` or `pools` for two, and to which, parted by commas.
 pub(super) fn limit_in(statement: &str) -> Option<(&'static str, String)> {
-    const FORMS: [(&str, &str); 4] = [
+    const FORMS: [(&str, &str); 5] = [
         ("operation($it), ", "verbs"),
+        ("on_pools_alone(true) or on_project($it), ", "projects"),
+        // As it was written before, which keeps from looking at pools, too.
         ("on_project($it), ", "projects"),
         ("on_no_pool(true) or on_pool($it), ", "pools"),
         ("on_build($it), ", "builds"),

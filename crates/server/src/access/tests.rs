@@ -108,7 +108,9 @@ fn a_grant_on_projects_looks_at_pools_and_changes_none() {
     let token = office.token(GrantRequest { pools: Some(names(&["default"])), ..grant(&all) });
     office.check(&token, &changes, &[(Verb::Control, Target::pool("p"))]);
     let narrowed = narrow(&token, &Narrowing { projects: names(&["beta"]), ..Narrowing::default() });
-    office.check(&narrowed.expect("narrowed"), &[], &changes);
+    office.check(&narrowed.expect("narrowed"), &[pool(Verb::Read)], &changes);
+    let narrowed = narrow(&token, &Narrowing { builds: [BuildId(7)].into(), ..Narrowing::default() });
+    office.check(&narrowed.expect("narrowed"), &[], &[pool(Verb::Read)]);
 }
 
 #[test]
