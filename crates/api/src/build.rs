@@ -368,6 +368,20 @@ pub enum Retry {
     },
 }
 
+impl Retry {
+    /// Why.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Failed { reason }
+            | Self::All { reason }
+            | Self::FailedTests { reason, .. }
+            | Self::Tests { reason, .. }
+            | Self::Jobs { reason, .. } => reason,
+        }
+    }
+}
+
 /// Runs a job again, whole or some of its tests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

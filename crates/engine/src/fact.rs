@@ -180,6 +180,9 @@ pub enum What {
         /// The tests to which its attempts are narrowed until somebody retries it again; `None` asks for the whole job.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tests: Option<Arc<AskedTests>>,
+        /// Names the request, if it may be repeated: a repetition puts nothing back. Facts of older servers name none, and those pass it over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<Digest>,
     },
     /// Somebody asked that a job be canceled while an attempt at it ran, or between two tries.
     JobCancelRequested {

@@ -113,6 +113,8 @@ pub enum Input {
         /// The tests to which it is narrowed; `None` asks for the whole job. Of a job without reports, and beyond the
         /// bounds of [`AskedTests`], nothing comes of it.
         tests: Option<Arc<AskedTests>>,
+        /// Names the request, if it may be repeated; it is kept with the fact.
+        key: Option<Digest>,
     },
     /// Somebody wants one job canceled. One that waits ends at once; one that runs is stopped.
     JobCanceled {

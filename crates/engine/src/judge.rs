@@ -51,7 +51,9 @@ impl Engine {
             Input::AttemptFinished { build, attempt, lease, report } => {
                 self.judge_report(step, build, attempt, lease, report);
             }
-            Input::JobRetried { build, job, by, tests } => self.judge_retry(step, build, job, by, tests),
+            Input::JobRetried { build, job, by, tests, key } => {
+                self.judge_retry(step, (build, job), by, tests, key);
+            }
             Input::JobCanceled { build, job, by } => self.judge_cancel(step, build, job, by),
             Input::GroupEntered { build, group, by } => self.judge_entered(step, build, &group, &by),
             Input::PoolHeld { pool, reason } => self.schedule.hold(pool, reason),
@@ -191,7 +193,14 @@ impl Engine {
         }
     }
 
-    fn judge_retry(&mut self, step: &mut Step, id: BuildId, job: JobName, by: String, tests: Option<Arc<AskedTests>>) {
+    fn judge_retry(
+        &mut self,
+        step: &mut Step,
+        (id, job): (BuildId, JobName),
+        by: String,
+        tests: Option<Arc<AskedTests>>,
+        key: Option<Digest>,
+    ) {
         let Some(index) = self.index_of(id, &job) else { return };
         let build = &self.builds[&id];
         let is_over = is_canceled(build) || matches!(build.verdict, Some(Verdict::Diverged { .. }));
@@ -210,7 +219,7 @@ impl Engine {
             .is_none_or(|asked| can_be_asked(&slot.job, asked) && build.last_attempt(index) == asked.after);
         // An outcome that the pipeline was told cannot change any more.
         if !is_over && is_eligible && is_askable && !slot.flags.is_dropped && !build.is_outcome_answered(index) {
-            self.record(step, id, What::JobRetried { job, by, tests });
+            self.record(step, id, What::JobRetried { job, by, tests, key });
         }
     }
 

@@ -279,7 +279,7 @@ impl Gitlab<'_> {
                     reason: String::new(),
                 });
             }
-            "play" | "retry" => self.feed(Input::JobRetried { build: BUILD, job: name, by, tests: None }),
+            "play" | "retry" => self.feed(Input::JobRetried { build: BUILD, job: name, by, tests: None, key: None }),
             "run" => self.lease(job),
             "success" => self.finish(job, Outcome::passed()),
             "drop" => self.finish(job, Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None })),

@@ -19,7 +19,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 pub(crate) use self::builds::Drawn;
-pub use self::builds::{Effected, Made, Submitted, UNMATCHED_TOLD_MAX, Wanted};
+pub use self::builds::{Effected, Made, Retried, Submitted, UNMATCHED_TOLD_MAX, Wanted};
 pub use self::workers::JoinError;
 use self::workers::held_pools;
 use crate::absences;

@@ -614,8 +614,8 @@ fn builds_are_canceled_and_jobs_tried_again_also_when_they_were_forgotten() {
         let mut worker = Worker::join(&site, "w1", []).await;
         let (jobs, used) = site.server().to_retry(build, [].into()).await.unwrap();
         assert_eq!((used.named, used.unknown), ([String::new()].into(), engine::PoolReach::Own));
-        let again = site.server().retry(build, jobs, [].into(), "ada").await.unwrap();
-        assert_eq!(again.into_iter().map(|job| job.to_string()).collect::<Vec<_>>(), ["b"]);
+        let again = site.server().retry(build, jobs, [].into(), ("ada", None)).await.unwrap();
+        assert_eq!(again.into_keys().map(|job| job.to_string()).collect::<Vec<_>>(), ["b"]);
         let start = worker.start().await;
         assert_eq!((start.spec.build, start.spec.attempt.0), (build, 2));
         worker.finish(&site, &start.spec).await;

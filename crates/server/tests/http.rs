@@ -571,6 +571,62 @@ fn the_same_key_does_a_call_once() {
         let served = Served::new().await;
         let token = served.token(&[server::access::Verb::Admin], None, None);
         let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", ONE)]);
+/// Waits until the only answer that is to be written down is, and removes it.
+async fn forget_answer(served: &Served) {
+    let records = &served.site.server().records;
+    let written = loop {
+        match records.all::<server::records::Answered>().unwrap().into_iter().next() {
+            Some((key, _)) => break key,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    records.remove::<server::records::Answered>(&written).unwrap();
+}
+
+#[test]
+fn a_retry_whose_answer_was_not_written_down_puts_nothing_back_again() {
+    run(async {
+        let served = Served::new().await;
+        let admin = served.admin();
+        let mut worker = Worker::join(&served.site, "w1", []).await;
+        let build = asked(&served, &admin, ONE).await;
+        let failed = || Outcome::Failed(Failure::Step { step: 0, exit: 1, message: None });
+        let start = worker.start().await;
+        worker.end(&served.site, &start.spec, failed()).await;
+        served.site.ended(build).await;
+        let token = served.token(&[server::access::Verb::Admin], None, None);
+        let http = reqwest::Client::new();
+        let calls = [
+            ("k1", format!("builds/{build}/retry"), json!({ "what": "failed" })),
+            ("k2", format!("builds/{build}/jobs/hello/retry"), json!({})),
+        ];
+        for (n_retries, (key, path, body)) in (1..).zip(calls) {
+            let post = || {
+                let request = http.post(format!("{}/api/v1/{path}", served.address)).bearer_auth(&token);
+                request
+                    .header(IDEMPOTENCY_KEY, key)
+                    .header("content-type", "application/json")
+                    .body(body.to_string())
+                    .send()
+            };
+            let first = post().await.unwrap();
+            assert_eq!(first.status().as_u16(), 200, "{path}");
+            let first = first.text().await.unwrap();
+            let start = worker.start().await;
+            worker.end(&served.site, &start.spec, failed()).await;
+            served.site.ended(build).await;
+            // As a server leaves it that dies right after the answer.
+            forget_answer(&served).await;
+            let again = post().await.unwrap();
+            assert_eq!((again.status().as_u16(), again.text().await.unwrap()), (200, first), "{path}");
+            assert_eq!(served.site.server().store.attempts(build, None).unwrap().len(), 1 + n_retries);
+            // Written down now, so that the next one finds its own.
+            forget_answer(&served).await;
+        }
+        served.end().await;
+    });
+}
+
         let body = |join: bool| {
             serde_json::to_vec(&Submit {
                 options: SubmitOptions { join: Some(join), ..SubmitOptions::default() },

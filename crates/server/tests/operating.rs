@@ -531,9 +531,12 @@ async fn a_server_lets_go_of_what_is_old() {
     assert_eq!(builds_told, "retention 3 builds");
     assert!(blobs_told.starts_with("retention removed 3 blobs ("), "{blobs_told}");
     // What the engine holds stays, what is gone cannot be taken up again.
-    server.retry(builds[3], BTreeSet::new(), [].into(), "ann").await.unwrap();
+    server.retry(builds[3], BTreeSet::new(), [].into(), ("ann", None)).await.unwrap();
     assert_eq!(server.remove_build(builds[3]).await.unwrap(), Removal::Stays);
-    assert!(matches!(server.retry(builds[0], BTreeSet::new(), [].into(), "ann").await, Err(RequestError::NoBuild(_))));
+    assert!(matches!(
+        server.retry(builds[0], BTreeSet::new(), [].into(), ("ann", None)).await,
+        Err(RequestError::NoBuild(_))
+    ));
     running.end().await.unwrap();
 }
 

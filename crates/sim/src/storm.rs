@@ -444,7 +444,7 @@ impl Storm {
     fn retry_some_tests(&mut self, build: BuildId, job: &JobName) {
         if let Some(tests) = self.some_tests(build, job) {
             let (job, by) = (job.clone(), "somebody".to_owned());
-            self.mail.push(Input::JobRetried { build, job, by, tests: Some(tests) });
+            self.mail.push(Input::JobRetried { build, job, by, tests: Some(tests), key: None });
         }
     }
 
@@ -669,7 +669,7 @@ impl Storm {
             let Some(job) = self.random.pick(&jobs).cloned() else { return };
             self.mail.push(Input::JobCanceled { build, job, by });
         } else if let Some((build, job)) = self.random.pick(&self.oracle.failed_jobs()).cloned() {
-            self.mail.push(Input::JobRetried { build, job, by, tests: None });
+            self.mail.push(Input::JobRetried { build, job, by, tests: None, key: None });
         }
     }
 

@@ -25,6 +25,7 @@ fn facts() -> Vec<Fact> {
     facts.extend(sample::compared_with_what_passed(BuildId(2)));
     facts.extend(sample::waited_for_a_group(BuildId(2)));
     facts.extend(sample::with_reports_cut(BuildId(2)));
+    facts.extend(sample::retried_by_key(BuildId(2)));
     facts
 }
 

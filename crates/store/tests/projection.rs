@@ -54,7 +54,7 @@ fn any_fact() -> impl Strategy<Value = Fact> {
                 51,
                 What::GateAnswered { job: name, answer: None, by: "ann".to_owned(), reason: String::new() },
             ),
-            8 => fact(build, 52, What::JobRetried { job: name, by: "ann".to_owned(), tests: None }),
+            8 => fact(build, 52, What::JobRetried { job: name, by: "ann".to_owned(), tests: None, key: None }),
             9 => fact(build, 53, What::OperationKnown { job: name, operation: sample::digest(job), evicted: None }),
             10 => fact(build, 54, What::BuildEnded { verdict: Verdict::Failed { because: Some(name) } }),
             11 => fact(build, 55, What::CancelRequested { by: job.to_owned() }),

@@ -171,7 +171,7 @@ impl World {
 
     /// Somebody retries a job, whole or some of its tests.
     pub fn retry(&mut self, build: u64, job: &str, tests: Option<Arc<AskedTests>>) {
-        self.feed(Input::JobRetried { build: BuildId(build), job: job.into(), by: "me".to_owned(), tests });
+        self.feed(Input::JobRetried { build: BuildId(build), job: job.into(), by: "me".to_owned(), tests, key: None });
     }
 
     /// Does what one sentence of a script says.

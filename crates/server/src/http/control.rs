@@ -7,7 +7,7 @@ mod narrowed;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::build::{Cancel, REASON_BYTES_MAX, Retried, Retry, RetryJob, Touched, Urge};
+use api::build::{Cancel, REASON_BYTES_MAX, Retried as ApiRetried, Retry, RetryJob, Touched, Urge};
 use api::job::GateAnswer;
 use api::problem::{Problem, ProblemKind};
 use api::time::Time;
@@ -27,7 +27,7 @@ use super::call::Call;
 use super::{App, convert, job, problem};
 use crate::access::{Target, Verb};
 use crate::notices;
-use crate::server::Effected;
+use crate::server::{Effected, Retried};
 
 /// The most bytes of what an entry of the audit says was touched; a longer text is cut.
 const TARGET_BYTES_MAX: usize = 2 << 10;
@@ -199,7 +199,11 @@ pub async fn cancel_commit(app: Arc<App>, call: Call) -> Answered {
 
 pub async fn retry(app: Arc<App>, call: Call) -> Answered {
     let build = call.build()?;
-    let (again, why) = match call.json::<Retry>()? {
+    let wanted = call.json::<Retry>()?;
+    if let Some(again) = put_back_before(&app, &call, build).await? {
+        return told(&app, &call, build, (again, BTreeSet::new()), wanted.reason().to_owned()).await;
+    }
+    let (again, why) = match wanted {
         Retry::Failed { reason } => (Again::Whole(BTreeSet::new()), reason),
         Retry::All { reason } => (Again::Whole(ended(&app, build).await?), reason),
         Retry::FailedTests { jobs, reason } => (narrowed::failing(&app, build, jobs).await?, reason),
@@ -223,6 +227,9 @@ async fn ended(app: &Arc<App>, build: BuildId) -> Result<BTreeSet<JobName>, Prob
 pub async fn retry_job(app: Arc<App>, call: Call) -> Answered {
     let build = call.build()?;
     let RetryJob { tests, reason } = call.json_or_default()?;
+    if let Some(again) = put_back_before(&app, &call, build).await? {
+        return told(&app, &call, build, (again, BTreeSet::new()), reason).await;
+    }
     let job = call.segment("job").to_owned();
     let again = match tests {
         None => Again::Whole([JobName::from(job.as_str())].into()),
@@ -239,6 +246,13 @@ enum Again {
     Tests(BTreeMap<JobName, Arc<AskedTests>>),
 }
 
+/// What a call put back before: the server died, and then its answer was not written down.
+async fn put_back_before(app: &Arc<App>, call: &Call, build: BuildId) -> Result<Option<Retried>, Problem> {
+    let Some(key) = super::idempotency::name_of(call)? else { return Ok(None) };
+    let again = app.server.retried_by(build, key).await.map_err(request)?;
+    Ok(Some(again).filter(|again| !again.is_empty()))
+}
+
 async fn put_back(app: Arc<App>, call: Call, build: BuildId, again: Again, why: String) -> Answered {
     let why = reason(why)?;
     let project = project_of(&app, build).await?;
@@ -249,8 +263,9 @@ async fn put_back(app: Arc<App>, call: Call, build: BuildId, again: Again, why: 
     let wanted = jobs.into_iter().chain(tests.keys().cloned()).collect();
     let (jobs, used) = app.server.to_retry(build, wanted).await.map_err(request)?;
     demand_pools(&call, &target_of(&project, build), &used, app.now())?;
-    let again = app.server.retry(build, jobs.clone(), tests.clone(), &call.who()).await.map_err(request)?;
-    let left: BTreeSet<JobName> = jobs.difference(&again).cloned().collect();
+    let key = super::idempotency::name_of(&call)?;
+    let again = app.server.retry(build, jobs.clone(), tests, (&call.who(), key)).await.map_err(request)?;
+    let left: BTreeSet<JobName> = jobs.into_iter().filter(|job| !again.contains_key(job)).collect();
     let grown = if left.is_empty() { left } else { app.server.told_of(build, left).await.map_err(request)? };
     if again.is_empty() {
         let verdict = app.blocking(move |app| Ok(row(app, build)?.verdict)).await?;
@@ -271,16 +286,29 @@ async fn put_back(app: Arc<App>, call: Call, build: BuildId, again: Again, why: 
         );
         return Err(Problem::new(ProblemKind::Conflict, "none of these jobs can run again").help(help));
     }
-    let jobs: Vec<String> = again.iter().map(ToString::to_string).collect();
-    let told: Vec<String> = again.iter().map(|job| narrowed::told(job, tests.get(job))).collect();
-    audit(&app, &call, &project, format!("build {build}"), format!("{why} {}", told.join(", ")).trim().to_owned())
+    told(&app, &call, build, (again, grown), why).await
+}
+
+/// Notes and tells what was put back, and what stays since the pipeline has grown by how it ended.
+async fn told(
+    app: &Arc<App>,
+    call: &Call,
+    build: BuildId,
+    (again, grown): (Retried, BTreeSet<JobName>),
+    why: String,
+) -> Answered {
+    let why = reason(why)?;
+    let project = project_of(app, build).await?;
+    let jobs: Vec<String> = again.keys().map(ToString::to_string).collect();
+    let told: Vec<String> = again.iter().map(|(job, tests)| narrowed::told(job, tests.as_ref())).collect();
+    audit(app, call, &project, format!("build {build}"), format!("{why} {}", told.join(", ")).trim().to_owned())
         .await?;
-    let narrowed = again.iter().filter_map(|job| narrowed::remark(job, tests.get(job)?));
+    let narrowed = again.iter().filter_map(|(job, tests)| narrowed::remark(job, tests.as_ref()?));
     let stays = grown.iter().map(|job| {
         format!("{job} stays as it is: the pipeline has grown by how it ended; `ropewalk retry {build}` builds anew")
     });
     let remarks = stays.chain(narrowed).take(REMARKS_MAX).collect();
-    answer::json(&Retried { jobs, build, remarks })
+    answer::json(&ApiRetried { jobs, build, remarks })
 }
 
 pub async fn cancel_job(app: Arc<App>, call: Call) -> Answered {

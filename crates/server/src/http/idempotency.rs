@@ -3,7 +3,8 @@
 //! The same key and the same call give the answer that was given; the same key and another call is a conflict. A call that
 //! comes while its twin is under way waits for it. What was refused is judged anew. A call, once begun, is finished also
 //! if its sender goes. The answer is written down right after it is given, and the disk is not waited for: if the server dies in between, a repetition of a
-//! request for a build finds that build by the key that stands in its first fact; other calls do no harm twice.
+//! request for a build finds that build by the key that stands in its first fact, and one of a retry what it put back by the key in those
+//! facts; other calls do no harm twice.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -157,8 +158,8 @@ fn request_of(call: &Call) -> Digest {
     store::blob::digest(&[call.route.operation.as_bytes(), &path_text(call), &call.body].join(&0_u8))
 }
 
-/// Names a call that has a key, with what it asks: it stands with the build that the call makes, in one transaction, so that a
-/// repetition finds the build also if the server died before the answer was written down.
+/// Names a call that has a key, with what it asks: it stands with the build that the call makes, or the jobs that it puts back, in one
+/// transaction, so that a repetition finds them also if the server died before the answer was written down.
 ///
 /// # Errors
 /// If the key cannot be used.

@@ -86,6 +86,9 @@ pub enum Made {
     Joined,
 }
 
+/// The jobs that were put back, each with the tests that were asked for; `None` for all of them.
+pub type Retried = BTreeMap<JobName, Option<Arc<graph::AskedTests>>>;
+
 /// Whether a request changed anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effected {
@@ -313,8 +316,22 @@ impl Server {
         Ok(self.shell.ask(told).await?)
     }
 
-    /// Puts jobs of a build back, as far as they can be; those of which tests are asked for are narrowed to them. Gives the jobs that run
-    /// again.
+    /// What a request of this name put back in a build: the jobs, each with the tests that were asked for; none if it never came so far.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn retried_by(&self, build: BuildId, key: Digest) -> Result<Retried, RequestError> {
+        let store = Arc::clone(&self.store);
+        let facts = blocking(move || store.facts(build)).await??;
+        let retried = facts.into_iter().filter_map(|fact| match fact.what {
+            What::JobRetried { job, tests, key: Some(by), .. } if by == key => Some((job, tests)),
+            _ => None,
+        });
+        Ok(retried.collect())
+    }
+
+    /// Puts jobs of a build back, as far as they can be; those of which tests are asked for are narrowed to them. With who asks, and what
+    /// names the request if it may be repeated. Gives the jobs that run again.
     ///
     /// # Errors
     /// [`RequestError`].
@@ -323,8 +340,8 @@ impl Server {
         build: BuildId,
         jobs: BTreeSet<JobName>,
         tests: BTreeMap<JobName, Arc<graph::AskedTests>>,
-        by: &str,
-    ) -> Result<BTreeSet<JobName>, RequestError> {
+        (by, key): (&str, Option<Digest>),
+    ) -> Result<Retried, RequestError> {
         let _stays = self.removals.read().await;
         self.check_build(build).await?;
         if !self.shell.recall(build).await? {
@@ -332,13 +349,13 @@ impl Server {
         }
         let input = |job: JobName| {
             let tests = tests.get(&job).cloned();
-            Input::JobRetried { build, job, by: by.to_owned(), tests }
+            Input::JobRetried { build, job, by: by.to_owned(), tests, key }
         };
         let facts = self.shell.put_about(jobs.into_iter().map(input).collect(), Some(build)).await?;
         Ok(facts
             .into_iter()
             .filter_map(|fact| match fact.what {
-                What::JobRetried { job, .. } => Some(job),
+                What::JobRetried { job, tests, .. } => Some((job, tests)),
                 _ => None,
             })
             .collect())

@@ -97,7 +97,7 @@ pub fn builds_without_an_end_are_unfinished() {
         let (one, two, three) = (begun(store), begun(store), begun(store));
         store.append(&[ended(two, Verdict::Passed { note: None })]).unwrap();
         assert_eq!(store.unfinished().unwrap(), [one, three]);
-        let retried = What::JobRetried { job: "a".into(), by: "ann".to_owned(), tests: None };
+        let retried = What::JobRetried { job: "a".into(), by: "ann".to_owned(), tests: None, key: None };
         store.append(&[fact(two, 95, retried)]).unwrap();
         assert_eq!(store.unfinished().unwrap(), [one, two, three]);
     });
@@ -122,7 +122,7 @@ pub fn a_row_of_a_job_follows_its_facts() {
         assert_eq!((row.attempts, row.attempt, row.retry_at), (2, Some(AttemptNumber(2)), None));
         assert_eq!(store.build(build).unwrap().unwrap().counts, Counts { failed: 1, ..Counts::default() });
 
-        let retried = What::JobRetried { job: "a".into(), by: "ann".to_owned(), tests: None };
+        let retried = What::JobRetried { job: "a".into(), by: "ann".to_owned(), tests: None, key: None };
         store.append(&[fact(build, 40, retried)]).unwrap();
         assert_eq!((job(store).state, job(store).outcome), (JobState::Waiting, None));
         assert_eq!(store.build(build).unwrap().unwrap().counts, Counts::default());
@@ -259,7 +259,11 @@ pub fn barriers_count_as_no_jobs() {
         assert_eq!(told(), (2, counts));
         assert_eq!(store.jobs(build).unwrap().len(), 2, "its row is there");
         store
-            .append(&[fact(build, 15, What::JobRetried { job: "wait:1".into(), by: "ann".to_owned(), tests: None })])
+            .append(&[fact(
+                build,
+                15,
+                What::JobRetried { job: "wait:1".into(), by: "ann".to_owned(), tests: None, key: None },
+            )])
             .unwrap();
         assert_eq!(told(), (2, counts));
     });
@@ -298,7 +302,11 @@ pub fn gates_open_and_are_answered_once() {
         store.append(&[fact(build, 14, What::JobEnded { job: "b".into(), outcome, how: Ended::Decided })]).unwrap();
         assert_eq!(open(), (0, 0));
         store
-            .append(&[fact(build, 15, What::JobRetried { job: "b".into(), by: "ann".to_owned(), tests: None })])
+            .append(&[fact(
+                build,
+                15,
+                What::JobRetried { job: "b".into(), by: "ann".to_owned(), tests: None, key: None },
+            )])
             .unwrap();
         assert_eq!(open(), (1, 1));
         // One of a job that was skipped because of another, which is tried again, opens as any does.

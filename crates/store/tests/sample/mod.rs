@@ -69,7 +69,7 @@ pub fn asked_for_tests(build: BuildId) -> Vec<Fact> {
     if let What::AttemptLeased { partial, .. } = &mut held.what {
         *partial = Some(asked.partial());
     }
-    let retried = What::JobRetried { job: "test".into(), by: "ann".to_owned(), tests: Some(asked) };
+    let retried = What::JobRetried { job: "test".into(), by: "ann".to_owned(), tests: Some(asked), key: None };
     vec![fact(build, 1, What::BuildCreated(Box::new(request))), fact(build, 9, retried), held]
 }
 
@@ -102,7 +102,13 @@ pub fn compared_with_what_passed(build: BuildId) -> Vec<Fact> {
     let (tests, others_failed) = (vec![name("x")], Vec::new());
     let asked = AskedTests { tests, others_failed, of: 240, after: AttemptNumber(1), never_run };
     let tests = Some(Arc::new(asked));
-    vec![fact(build, 9, What::JobRetried { job: "test".into(), by: "ann".to_owned(), tests })]
+    vec![fact(build, 9, What::JobRetried { job: "test".into(), by: "ann".to_owned(), tests, key: None })]
+}
+
+/// A retry by a request that may be repeated.
+pub fn retried_by_key(build: BuildId) -> Vec<Fact> {
+    let key = Some(Digest([0xab; 32]));
+    vec![fact(build, 9, What::JobRetried { job: "test".into(), by: "ann".to_owned(), tests: None, key })]
 }
 
 pub fn finished(build: BuildId, job: &str, attempt: u32, outcome: Outcome, retry_at: Option<Timestamp>) -> Fact {
@@ -290,7 +296,7 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
             outcome: Outcome::Skipped(SkipReason::Need { because: job("make") }),
             how: Ended::Decided,
         },
-        What::JobRetried { job: job("test"), by: "ann".to_owned(), tests: None },
+        What::JobRetried { job: job("test"), by: "ann".to_owned(), tests: None, key: None },
         What::CancelRequested { by: "ann".to_owned() },
         What::BuildEnded { verdict: Verdict::Canceled { by: "ann".to_owned() } },
         What::AttemptAdopted {
