@@ -290,7 +290,7 @@ impl Engine {
             Charging::Now => {
                 let slot = build.slot(job.1);
                 let start = self.warmth.start_on(&warmth_key(build, slot), &worker);
-                (self.schedule.charge(client, slot.name.id()), start)
+                (self.schedule.charge(client, &build.request.origin.project, slot.name.id()), start)
             }
             Charging::Before { running, warm } => {
                 let start = if warm.contains(&id) { Start::Warm } else { Start::Cold };
@@ -371,7 +371,7 @@ impl Engine {
         // Some of its tests tell nothing of how long the whole job takes, nor does the rest of an attempt.
         let is_whole = is_passed && !is_partial && lease.handed == 0;
         if is_charged && is_whole {
-            self.schedule.learn(slot.name.id(), took_ms);
+            self.schedule.learn(&build.request.origin.project, slot.name.id(), took_ms);
         }
         slot.retry_at = retry_at;
         for (reference, digest) in &report.images {

@@ -38,7 +38,7 @@ pub use fact::{Adopted, Ended, Fact, Reused, What};
 pub use input::{BuildOptions, BuildRequest, FailurePolicy, Input, Intake, PoolReach, Presence, ReusePolicy};
 pub use judge::{EVALUATIONS_MAX, NEWER_IN_GROUP, QUESTIONS_MAX};
 pub use request::is_superseded_by;
-pub use standing::Standing;
+pub use standing::{Standing, Took};
 pub use state::JobState;
 pub use wait::{ClientState, Estimate, Instead, PoolState, Wait};
 pub use warmth::Warm;

@@ -12,6 +12,7 @@ use graph::{BuildId, Job, Resources, Timestamp, WorkerId};
 use crate::build::SlotIndex;
 use crate::input::Presence;
 use crate::ranked::Ranked;
+use crate::standing::Took;
 use crate::wait::PoolState;
 
 /// The most attempts of one client that run at once because they are urgent; further ones queue as usual.
@@ -53,7 +54,9 @@ pub(crate) struct Schedule {
     clients: BTreeMap<Arc<str>, Client>,
     /// The start of the attempt leased last, in the clients' shared time.
     virtual_ms: u64,
-    estimates: HashMap<String, u64>,
+    /// How long jobs took before, in milliseconds, by project and id: of other projects' jobs a name says nothing.
+    estimates: HashMap<String, HashMap<String, u64>>,
+    n_estimates: usize,
 }
 
 /// What jobs ask of a worker.
@@ -445,8 +448,8 @@ impl Schedule {
     }
 
     /// An attempt was leased: charges its client the estimate, which is given back for the correction.
-    pub fn charge(&mut self, client: &str, job_id: &str) -> u64 {
-        let estimate = self.estimate_ms(job_id);
+    pub fn charge(&mut self, client: &str, project: &str, job_id: &str) -> u64 {
+        let estimate = self.estimate_ms(project, job_id);
         let virtual_ms = self.virtual_ms;
         let account = self.client(client);
         let start = account.charged_ms.max(virtual_ms);
@@ -469,40 +472,55 @@ impl Schedule {
         }
     }
 
-    /// Charges by client, the shared time, and durations by job id, to be kept.
-    pub fn standing(&self) -> (BTreeMap<String, u64>, u64, BTreeMap<String, u64>) {
+    /// Charges by client, the shared time, and how long jobs took, to be kept.
+    pub fn standing(&self) -> (BTreeMap<String, u64>, u64, Vec<Took>) {
         let charges = self.clients.iter().map(|(name, client)| ((**name).to_owned(), client.charged_ms)).collect();
-        let estimates = self.estimates.iter().map(|(id, &took_ms)| (id.clone(), took_ms)).collect();
-        (charges, self.virtual_ms, estimates)
+        (charges, self.virtual_ms, self.took())
+    }
+
+    /// How long jobs took, by project and id.
+    fn took(&self) -> Vec<Took> {
+        let of_project = |(project, jobs): (&String, &HashMap<String, u64>)| {
+            let project = project.clone();
+            let job =
+                move |(job, &took_ms): (&String, &u64)| Took { project: project.clone(), job: job.clone(), took_ms };
+            jobs.iter().map(job).collect::<Vec<_>>()
+        };
+        let mut took: Vec<Took> = self.estimates.iter().flat_map(of_project).collect();
+        took.sort_unstable();
+        took
     }
 
     /// Takes over what was kept.
-    pub fn stand(&mut self, charges: BTreeMap<String, u64>, virtual_ms: u64, estimates: BTreeMap<String, u64>) {
+    pub fn stand(&mut self, charges: BTreeMap<String, u64>, virtual_ms: u64, took: Vec<Took>) {
         for (name, charged_ms) in charges {
             self.clients.insert(name.into(), Client { charged_ms, n_urgent: 0 });
         }
         self.virtual_ms = virtual_ms;
-        self.estimates = estimates.into_iter().take(ESTIMATES_MAX).collect();
-    }
-
-    /// Learns how long a job of this id takes: the mean of the new duration and the earlier estimate.
-    pub fn learn(&mut self, job_id: &str, took_ms: u64) {
-        if let Some(estimate) = self.estimates.get_mut(job_id) {
-            *estimate = estimate.midpoint(took_ms);
-        } else if self.estimates.len() < ESTIMATES_MAX {
-            self.estimates.insert(job_id.to_owned(), took_ms);
+        for Took { project, job, took_ms } in took {
+            self.learn(&project, &job, took_ms);
         }
     }
 
-    /// How long a job of this id took before, in milliseconds.
-    pub fn estimate_ms(&self, job_id: &str) -> u64 {
-        self.estimates.get(job_id).copied().unwrap_or(ESTIMATE_DEFAULT_MS)
+    /// Learns how long a project's job of this id takes: the mean of the new duration and the earlier estimate.
+    pub fn learn(&mut self, project: &str, job_id: &str, took_ms: u64) {
+        if let Some(estimate) = self.estimates.get_mut(project).and_then(|jobs| jobs.get_mut(job_id)) {
+            *estimate = estimate.midpoint(took_ms);
+        } else if self.n_estimates < ESTIMATES_MAX {
+            self.n_estimates += 1;
+            self.estimates.entry(project.to_owned()).or_default().insert(job_id.to_owned(), took_ms);
+        }
+    }
+
+    /// How long a project's job of this id took before, in milliseconds.
+    pub fn estimate_ms(&self, project: &str, job_id: &str) -> u64 {
+        let estimate = self.estimates.get(project).and_then(|jobs| jobs.get(job_id));
+        estimate.copied().unwrap_or(ESTIMATE_DEFAULT_MS)
     }
 
     /// What facts say of it, for comparison.
     pub fn portrait(&self) -> String {
-        let estimates: BTreeMap<_, _> = self.estimates.iter().collect();
-        format!("at {} {:?} {estimates:?}", self.virtual_ms, self.clients)
+        format!("at {} {:?} {:?}", self.virtual_ms, self.clients, self.took())
     }
 
     fn client(&mut self, client: &str) -> &mut Client {

@@ -18,8 +18,8 @@ pub struct Standing {
     pub charges: BTreeMap<String, u64>,
     /// The start of the attempt leased last, in the clients' shared time.
     pub virtual_ms: u64,
-    /// How long jobs took before, in milliseconds, by id.
-    pub estimates: BTreeMap<String, u64>,
+    /// How long jobs took before, by project and id. Older servers kept `estimates`, of all projects together, which is passed over.
+    pub took: Vec<Took>,
     /// What was charged for each attempt that runs, to be corrected at its end.
     pub running: BTreeMap<LeaseId, u64>,
     /// Where jobs are warm, and what that saved, the one noted longest ago first.
@@ -30,6 +30,18 @@ pub struct Standing {
     pub last_lease: LeaseId,
     /// The latest time that the engine was told.
     pub now: Timestamp,
+}
+
+/// How long one project's job took before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Took {
+    /// The project's name.
+    pub project: String,
+    /// The id of the job.
+    pub job: String,
+    /// How long, in milliseconds.
+    pub took_ms: u64,
 }
 
 /// What facts do besides telling of their build: whether they charge clients, and whether others share what it runs.
@@ -57,9 +69,9 @@ impl Engine {
         let leases = || self.leases.iter().filter_map(|(&id, &job)| Some((id, self.slot(job).lease.as_deref()?)));
         let running = leases().map(|(id, lease)| (id, lease.charged_ms)).collect();
         let warm = leases().filter(|(_, lease)| lease.start == Start::Warm).map(|(id, _)| id).collect();
-        let (charges, virtual_ms, estimates) = self.schedule.standing();
+        let (charges, virtual_ms, took) = self.schedule.standing();
         let warmth = self.warmth.standing();
-        Standing { charges, virtual_ms, estimates, running, warmth, warm, last_lease: self.last_lease, now: self.now }
+        Standing { charges, virtual_ms, took, running, warmth, warm, last_lease: self.last_lease, now: self.now }
     }
 
     /// The engine after a restart.
@@ -74,7 +86,7 @@ impl Engine {
         after: impl IntoIterator<Item = &'a Fact>,
     ) -> Self {
         let mut engine = Self { last_lease: standing.last_lease, now: standing.now, ..Self::default() };
-        engine.schedule.stand(standing.charges, standing.virtual_ms, standing.estimates);
+        engine.schedule.stand(standing.charges, standing.virtual_ms, standing.took);
         engine.warmth = Warmth::of(standing.warmth);
         engine.charging = Charging::Before { running: standing.running, warm: standing.warm };
         before.into_iter().for_each(|fact| engine.apply(fact));

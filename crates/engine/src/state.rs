@@ -110,10 +110,10 @@ impl Engine {
         jobs.map(|(build, _, index)| (build, self.slot((build, index)).name.clone())).collect()
     }
 
-    /// How long jobs of this id took before, in milliseconds; a default if none has ended.
+    /// How long a project's jobs of this id took before, in milliseconds; a default if none has ended.
     #[must_use]
-    pub fn estimate_ms(&self, job_id: &str) -> u64 {
-        self.schedule.estimate_ms(job_id)
+    pub fn estimate_ms(&self, project: &str, job_id: &str) -> u64 {
+        self.schedule.estimate_ms(project, job_id)
     }
 
     /// All that facts say, as text, one line a job: two engines that know the same paint the same. Queues and

@@ -299,9 +299,10 @@ impl Engine {
     fn ahead(&self, job: JobRef) -> (u64, u64) {
         let slot = self.slot(job);
         let key = (job.0, slot.job.order, job.1);
-        let typical_ms = self.schedule.estimate_ms(slot.name.id());
-        let (client, urgency) = (&self.builds[&job.0].request.client, self.urgency_of(job.0));
-        (self.schedule.ahead(client, urgency, key, &slot.job.pool, typical_ms), typical_ms)
+        let request = &self.builds[&job.0].request;
+        let typical_ms = self.schedule.estimate_ms(&request.origin.project, slot.name.id());
+        let urgency = self.urgency_of(job.0);
+        (self.schedule.ahead(&request.client, urgency, key, &slot.job.pool, typical_ms), typical_ms)
     }
 
     /// The place of a job among those that wait for a worker of its pool, from 1, also while none takes any; `None` if it does not stand

@@ -1772,10 +1772,10 @@ fn a_restart_knows_where_jobs_are_warm() {
     // What runs was estimated from both attempts before, so it ends in time.
     check_why(&world, 5, "a", r#"{"wait":"affinity","worker":"w","until":120000000}"#);
     let older: ropewalk_engine::Standing = serde_json::from_str(
-        r#"{"charges":{"ann":7},"virtual_ms":7,"estimates":{},"running":{"3":7},"last_lease":3,"now":9}"#,
+        r#"{"charges":{"ann":7},"virtual_ms":7,"estimates":{"a":9},"running":{"3":7},"last_lease":3,"now":9}"#,
     )
     .expect("what an older server saved loads");
-    assert!(older.warmth.is_empty() && older.warm.is_empty());
+    assert!(older.warmth.is_empty() && older.warm.is_empty() && older.took.is_empty());
 }
 
 #[test]
@@ -1788,7 +1788,32 @@ fn what_a_worker_says_of_time_counts_only_as_far_as_it_had_the_job() {
     world.feed(Input::AttemptFinished { build: BuildId(1), attempt, lease, report });
     let standing = world.engine.standing();
     assert_eq!(standing.charges.values().collect::<Vec<_>>(), [&5000]);
-    assert_eq!(standing.estimates.values().collect::<Vec<_>>(), [&5000]);
+    assert_eq!(standing.took.iter().map(|took| took.took_ms).collect::<Vec<_>>(), [5000]);
+}
+
+#[test]
+fn jobs_of_one_name_in_two_projects_are_estimated_apart() {
+    let mut world = World::new();
+    world.worker("w", 1, "", 0);
+    let begin = |world: &mut World, number: u64| {
+        request(world, number, "-", "-");
+        world.evaluated(number, 0, Evaluation { graph: graph("a:"), ..Evaluation::default() });
+    };
+    begin(&mut world, 1);
+    world.now = world.now.plus_ms(5000);
+    let mut report = Box::new(graph::AttemptReport::of(Outcome::passed(), world.now));
+    report.started = graph::Timestamp(world.now.0 - 5_000_000);
+    let (attempt, lease) = (graph::AttemptNumber(1), graph::LeaseId(1));
+    world.feed(Input::AttemptFinished { build: BuildId(1), attempt, lease, report });
+    let unknown = world.engine.estimate_ms("project", "never run");
+    let standing = serde_json::to_string(&world.engine.standing()).expect("it serializes");
+    let standing = serde_json::from_str(&standing).expect("it loads");
+    for engine in [&world.engine, &Engine::recover(standing, &[], &[])] {
+        assert_eq!(["project", "another"].map(|project| engine.estimate_ms(project, "a")), [5000, unknown]);
+    }
+    // What it is charged for is not what another project's job of that name took.
+    begin(&mut world, 101);
+    assert_eq!(world.engine.standing().charges.values().sum::<u64>(), 5000 + unknown);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::fact::What;
-use engine::{BuildRequest, Engine, Fact, Standing, Warm};
+use engine::{BuildRequest, Engine, Fact, Standing};
 use graph::{AttemptNumber, BuildId, LeaseId, Timestamp, with_causes};
 use serde::{Deserialize, Serialize};
 use store::record::BODY_BYTES_MAX;
@@ -204,8 +204,11 @@ fn fit(saved: &mut Saved, bytes_max: usize) {
     // Our own types serialize to JSON whatever they hold.
     let length = |saved: &Saved| serde_json::to_vec(saved).expect("a standing always serializes").len();
     let steps: [fn(&mut Standing, usize); 4] = [
-        |standing, excess| leave_out(&mut standing.estimates, excess),
-        |standing, excess| leave_out_warmth(&mut standing.warmth, excess),
+        |standing, excess| {
+            standing.took.sort_unstable_by_key(|took| took.took_ms);
+            leave_out_first(&mut standing.took, excess);
+        },
+        |standing, excess| leave_out_first(&mut standing.warmth, excess),
         |standing, excess| leave_out(&mut standing.charges, excess),
         |standing, excess| leave_out(&mut standing.running, excess),
     ];
@@ -236,18 +239,20 @@ fn leave_out<K: Ord + Clone + Serialize>(values: &mut BTreeMap<K, u64>, mut exce
     }
 }
 
-fn leave_out_warmth(warmth: &mut Vec<Warm>, mut excess: usize) {
-    let n_left_out = warmth.iter().take_while(|warm| {
+/// Leaves out the first values until at least so many bytes are gone.
+fn leave_out_first<T: Serialize>(values: &mut Vec<T>, mut excess: usize) {
+    let n_left_out = values.iter().take_while(|value| {
         let goes = excess > 0;
-        excess = excess.saturating_sub(serde_json::to_vec(warm).map_or(1, |text| text.len()));
+        excess = excess.saturating_sub(serde_json::to_vec(value).map_or(1, |text| text.len()));
         goes
     });
     let n_left_out = n_left_out.count();
-    warmth.drain(..n_left_out);
+    values.drain(..n_left_out);
 }
 
 #[cfg(test)]
 mod tests {
+    use engine::{Took, Warm};
     use store::MemoryStore;
 
     use super::*;
@@ -259,9 +264,13 @@ mod tests {
             (0..count).map(|number| (format!("{what}-{number:0>90}"), number as u64 * 1000)).collect()
         };
         let warm = |number: usize| Warm { project: "p".repeat(90), job: number.to_string(), ..Warm::default() };
+        let took = |number: usize| {
+            let job = format!("job-{number:0>90}");
+            Took { project: "p".repeat(90), job, took_ms: number as u64 * 1000 }
+        };
         let standing = Standing {
             charges: named("client", n_clients),
-            estimates: named("job", n_jobs),
+            took: (0..n_jobs).map(took).collect(),
             warmth: (0..n_jobs).map(warm).collect(),
             running: (0..n_running).map(|lease| (LeaseId(u64::MAX / 2 + lease), lease)).collect(),
             warm: (0..n_running).map(|lease| LeaseId(u64::MAX / 2 + lease)).collect(),
@@ -280,16 +289,16 @@ mod tests {
     #[test]
     fn what_fits_is_saved_whole() {
         let standing = check(100, 100, 100);
-        assert_eq!((standing.charges.len(), standing.estimates.len()), (100, 100));
+        assert_eq!((standing.charges.len(), standing.took.len()), (100, 100));
         assert_eq!((standing.warmth.len(), standing.running.len(), standing.warm.len()), (100, 100, 100));
     }
 
     #[test]
     fn charges_outlive_durations_and_the_largest_outlive_the_others() {
         let standing = check(5000, 20_000, 1000);
-        assert_eq!((standing.charges.len(), standing.running.len(), standing.estimates.len()), (5000, 1000, 0));
+        assert_eq!((standing.charges.len(), standing.running.len(), standing.took.len()), (5000, 1000, 0));
         let standing = check(50_000, 10, 1000);
-        assert!(standing.estimates.is_empty() && standing.warmth.is_empty());
+        assert!(standing.took.is_empty() && standing.warmth.is_empty());
         assert!((5000..50_000).contains(&standing.charges.len()), "{}", standing.charges.len());
         let least = standing.charges.values().min();
         assert_eq!(least, Some(&((50_000 - standing.charges.len() as u64) * 1000)), "the largest are kept");

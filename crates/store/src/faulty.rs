@@ -255,7 +255,7 @@ pass_on! {
     fn tests(&self, build: BuildId) -> Vec<TestRow>, Nothing;
     fn artifacts(&self, build: BuildId) -> Vec<ArtifactRow>, Nothing;
     fn gates(&self, build: BuildId) -> Vec<GateRow>, Nothing;
-    fn durations(&self, names: &[JobName]) -> BTreeMap<JobName, u64>, Nothing;
+    fn durations(&self, project: &str, names: &[JobName]) -> BTreeMap<JobName, u64>, Nothing;
     fn record_operations(&self, operations: &[(OperationRow, &Manifest)]) -> (), Nothing;
     fn record_tried(&self, tried: &[(Digest, &Manifest)], at: Timestamp) -> (), Nothing;
     fn operations(&self, digests: &[Digest], trust: Trust) -> BTreeMap<Digest, OperationRow>, Nothing;

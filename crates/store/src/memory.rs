@@ -19,7 +19,7 @@ use crate::claim::{Claim, Claimant, Marks};
 use crate::graphs;
 use crate::leadership::{Fence, Leadership, Looked, MarkLock};
 use crate::record::{self, Expect, NewRecord, Record, SOURCE_KIND, Version};
-use crate::rows::projection::{Nowhere, Work, Working, sorted_artifacts};
+use crate::rows::projection::{HistoryKey, Nowhere, Work, Working, sorted_artifacts};
 use crate::rows::{
     ArtifactRow, AttemptRow, BuildRow, Eviction, GateRow, JobRow, OperationRow, OperationTotals, Replaced, TestRow,
 };
@@ -501,9 +501,10 @@ impl Store for MemoryStore {
         Ok(self.of_build(build, |work| work.gates.values().map(|slot| slot.row.clone()).collect()))
     }
 
-    fn durations(&self, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, StoreError> {
+    fn durations(&self, project: &str, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, StoreError> {
         let kept = self.kept();
-        let usual = |name: &JobName| kept.rows.histories.get(name)?.row.usual_ms();
+        let key = |job: &JobName| HistoryKey { project: project.to_owned(), job: job.clone() };
+        let usual = |name: &JobName| kept.rows.histories.get(&key(name))?.row.usual_ms();
         Ok(names.iter().filter_map(|name| Some((name.clone(), usual(name)?))).collect())
     }
 

@@ -545,11 +545,12 @@ impl Store for PostgresStore {
         self.rows(|| rows::gates(build), rows::gate_row)
     }
 
-    fn durations(&self, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, StoreError> {
+    fn durations(&self, project: &str, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, StoreError> {
         let wanted = || Value::Texts(names.iter().map(|name| Some(column::clean(name.as_str()))).collect());
-        let call = || Call::new("select job, durations from histories where job = any($1)", [wanted()]);
+        let sql = "select project, job, durations from job_histories where project = $1 and job = any($2)";
+        let call = || Call::new(sql, [Value::Text(column::clean(project)), wanted()]);
         let rows = self.rows(call, rows::history_row)?;
-        Ok(rows.into_iter().filter_map(|(job, history)| Some((job, history.usual_ms()?))).collect())
+        Ok(rows.into_iter().filter_map(|(key, history)| Some((key.job, history.usual_ms()?))).collect())
     }
 
     fn record_operations(&self, operations: &[(OperationRow, &Manifest)]) -> Result<(), StoreError> {

@@ -733,8 +733,8 @@ impl Store for SqliteStore {
         self.read_rows(|connection| projected::gates(connection, build))
     }
 
-    fn durations(&self, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, StoreError> {
-        self.read_rows(|connection| projected::durations(connection, names))
+    fn durations(&self, project: &str, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, StoreError> {
+        self.read_rows(|connection| projected::durations(connection, project, names))
     }
 
     fn record_operations(&self, operations: &[(OperationRow, &Manifest)]) -> Result<(), StoreError> {

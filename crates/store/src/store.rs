@@ -316,19 +316,19 @@ pub trait Store: Send + Sync {
         Ok(open)
     }
 
-    /// The usual running time of each job that has one: the median of its last ten attempts that passed, in
+    /// The usual running time of each of a project's jobs that has one: the median of its last ten attempts that passed, in
     /// milliseconds.
     ///
     /// # Errors
     /// As the medium refuses.
-    fn durations(&self, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, StoreError>;
+    fn durations(&self, project: &str, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, StoreError>;
 
     /// The usual running time of one job, as [`Store::durations`].
     ///
     /// # Errors
     /// As the medium refuses.
-    fn usual_duration_ms(&self, name: &JobName) -> Result<Option<u64>, StoreError> {
-        Ok(self.durations(std::slice::from_ref(name))?.remove(name))
+    fn usual_duration_ms(&self, project: &str, name: &JobName) -> Result<Option<u64>, StoreError> {
+        Ok(self.durations(project, std::slice::from_ref(name))?.remove(name))
     }
 
     // Operations.

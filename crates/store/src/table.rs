@@ -139,7 +139,8 @@ pub const ARTIFACTS: Table = Table {
     ],
 };
 
-pub const HISTORIES: Table = Table { name: "histories", key: 1, columns: &[("job", Text), ("durations", Text)] };
+pub const HISTORIES: Table =
+    Table { name: "job_histories", key: 2, columns: &[("project", Text), ("job", Text), ("durations", Text)] };
 
 pub const OPERATIONS: Table = Table {
     name: "operations",

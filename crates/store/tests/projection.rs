@@ -118,7 +118,7 @@ fn check(appends: &[(Vec<Fact>, Then)]) {
         assert_eq!(folded.build.open_gates, open);
     }
     let names = ["a", "b/1", "c"].map(JobName::from);
-    assert_eq!(stores[0].durations(&names).unwrap(), memory.durations(&names).unwrap());
+    assert_eq!(stores[0].durations("", &names).unwrap(), memory.durations("", &names).unwrap());
     assert_eq!(stores[0].unfinished().unwrap(), memory.unfinished().unwrap());
     assert_eq!(stores[0].referenced_blobs().unwrap(), memory.referenced_blobs().unwrap());
 }

@@ -69,8 +69,9 @@ impl Archive for Places {
         Ok(self.store.gates(build)?)
     }
 
-    fn usual_ms(&self, _build: BuildId, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, Stop> {
-        Ok(self.store.durations(names)?)
+    fn usual_ms(&self, build: BuildId, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, Stop> {
+        let project = self.store.build(build)?.map(|row| row.origin.project).unwrap_or_default();
+        Ok(self.store.durations(&project, names)?)
     }
 
     fn manifest(&self, operation: Digest) -> Result<Option<Manifest>, Stop> {

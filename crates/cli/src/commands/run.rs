@@ -397,7 +397,8 @@ async fn build_to_end(
     let lowered = start.pipeline.lower(&Known::of(start.event.clone()));
     let graph = &lowered.evaluation.graph;
     let names: Vec<JobName> = graph.jobs.keys().cloned().collect();
-    let usual_ms = if form == Output::Live { places.store.durations(&names)? } else { Default::default() };
+    // A store of this machine is one project's, and builds do not name it.
+    let usual_ms = if form == Output::Live { places.store.durations("", &names)? } else { Default::default() };
     let view = SharedView::new(view(form, colour, Opening { build, usual_ms, whereabouts: Whereabouts::here() }));
     let processes = Processes::attach(keeper).map_err(|error| Stop::of(&error))?;
     let settings = worker::Settings {

@@ -33,7 +33,8 @@ pub fn one(app: &App, build: BuildId, name: &JobName) -> Result<Job, Problem> {
     if spec.is_none() && row.is_none() {
         return Err(problem::not_found(format_args!("job `{name}` in build {build}")));
     }
-    let usual = app.server.store.usual_duration_ms(name).map_err(problem::store)?;
+    let project = super::build::row(app, build)?.origin.project;
+    let usual = app.server.store.usual_duration_ms(&project, name).map_err(problem::store)?;
     let mut job = convert::job(build, name, spec.map(|spec| &**spec), row.as_ref(), usual);
     job.steps = spec.map(|spec| spec.steps.iter().map(graph::Step::title).collect()).unwrap_or_default();
     add_asking(app, build, std::slice::from_mut(&mut job))?;
@@ -75,7 +76,8 @@ pub async fn list(app: Arc<App>, call: Call) -> Answered {
             let jobs = behind.filter(wanted).map(job).filter(|job| state.is_none_or(|state| job.state == state));
             let mut page = cut(jobs, limit, |job| job.name.clone());
             let shown: Vec<JobName> = page.items.iter().map(|job| JobName::from(job.name.as_str())).collect();
-            let usual = app.server.store.durations(&shown).map_err(problem::store)?;
+            let project = row(app, build)?.origin.project;
+            let usual = app.server.store.durations(&project, &shown).map_err(problem::store)?;
             for job in &mut page.items {
                 job.usual_ms = usual.get(job.name.as_str()).copied();
             }

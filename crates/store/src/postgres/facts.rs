@@ -20,7 +20,7 @@ use super::error::{broken, is_twin, is_unmet};
 use super::rows;
 use super::session::{Call, Session, Value};
 use crate::graphs;
-use crate::rows::projection::{History, Source, Working};
+use crate::rows::projection::{History, HistoryKey, Source, Working};
 use crate::rows::{AttemptRow, BuildRow, GateRow, JobRow};
 use crate::span::{Span, spans_of};
 use crate::store::{BUILD_ID_MAX, Cause, JOURNAL_FACTS_MAX, Journal, PAGE_ROWS_MAX, Sequence, StoreError};
@@ -221,9 +221,10 @@ fn add_rows(calls: &mut Vec<Call>, working: &mut Working) {
         .map(|row| ((row.build, &row.job, row.attempt, &row.name), rows::artifact_cells(row)))
         .collect();
     add(calls, &ARTIFACTS, Twin::Replaced, artifacts.into_values().collect());
-    let histories =
-        changes.histories.iter().map(|job| vec![job.as_str().into(), json(&working.histories[job].row.0).into()]);
-    add(calls, &HISTORIES, Twin::Replaced, histories.collect());
+    let history = |key: &HistoryKey| -> Vec<Cell> {
+        vec![key.project.as_str().into(), key.job.as_str().into(), json(&working.histories[key].row.0).into()]
+    };
+    add(calls, &HISTORIES, Twin::Replaced, changes.histories.iter().map(history).collect());
     // What has ended is not written again; should it be, it is read again.
     for id in &changes.builds {
         if working.builds[id].build.row.finished.is_some() {
@@ -250,27 +251,46 @@ impl Memory {
 
 /// The histories that an append needs and that are not at hand.
 #[derive(Default)]
-struct Found(HashMap<JobName, History>);
+struct Found(HashMap<HistoryKey, History>);
 
 impl Found {
     /// Brings to hand what is not, in one round trip or two, and learns where the counter of changes stands.
     fn look_up(session: &Session, memory: &mut Memory, facts: &[Fact]) -> Result<Self, StoreError> {
         let builds: BTreeSet<_> =
             facts.iter().map(|fact| fact.build).filter(|id| !memory.working.builds.contains_key(id)).collect();
-        let ended = facts.iter().filter_map(|fact| match &fact.what {
-            What::AttemptFinished { job, .. } => Some(job),
+        let created = facts.iter().filter_map(|fact| match &fact.what {
+            What::BuildCreated(request) => Some((fact.build, request.origin.project.as_str())),
             _ => None,
         });
-        let jobs: BTreeSet<_> = ended.filter(|job| !memory.working.histories.contains_key(*job)).collect();
+        // The others are read with their builds' rows.
+        let mut projects: BTreeMap<_, _> = created.collect();
+        let at_hand = |fact: &Fact| Some((fact.build, memory.working.builds.get(&fact.build)?));
+        let known = facts.iter().filter_map(at_hand);
+        projects.extend(known.map(|(id, work)| (id, work.build.row.origin.project.as_str())));
+        let is_at_hand = |build: BuildId, job: &JobName| {
+            let key = |project: &&str| HistoryKey { project: (*project).to_owned(), job: job.clone() };
+            projects.get(&build).map(key).is_some_and(|key| memory.working.histories.contains_key(&key))
+        };
+        let ended = facts.iter().filter_map(|fact| match &fact.what {
+            What::AttemptFinished { job, .. } if !is_at_hand(fact.build, job) => Some((fact.build, job)),
+            _ => None,
+        });
+        let (ended_in, jobs): (BTreeSet<_>, BTreeSet<_>) = ended.unzip();
         if builds.is_empty() && jobs.is_empty() && memory.sequence.is_some() {
             return Ok(Self::default());
         }
-        let ids = Value::Integers(builds.iter().map(|id| Some(signed(id.0))).collect());
+        let ids = || Value::Integers(builds.iter().map(|id| Some(signed(id.0))).collect());
+        let projects = ended_in.iter().filter_map(|build| projects.get(build)).collect::<BTreeSet<_>>();
+        let projects = Value::Texts(projects.into_iter().map(|project| Some(clean(project))).collect());
         let names = Value::Texts(jobs.iter().map(|job| Some(clean(job.as_str()))).collect());
         let answers = session.read(&[
             Call::new("select value from counters where name = 'journal'", []),
-            Call::new("select job, durations from histories where job = any($1)", [names]),
-            Call::new(format!("select {} from builds where id = any($1)", BUILDS.names()), [ids]),
+            Call::new(
+                "select project, job, durations from job_histories where job = any($1) and (project = any($2) \
+                 or project in (select project from builds where id = any($3)))",
+                [names, projects, ids()],
+            ),
+            Call::new(format!("select {} from builds where id = any($1)", BUILDS.names()), [ids()]),
         ])?;
         let sequence = unsigned(answers[0].rows.first().ok_or_else(|| broken("a counter is missing"))?, 0)?;
         if memory.sequence.is_some_and(|known| known != sequence) {
@@ -320,8 +340,8 @@ impl Source for Found {
         Ok(None)
     }
 
-    fn history(&mut self, job: &JobName) -> Result<Option<History>, StoreError> {
-        Ok(self.0.remove(job))
+    fn history(&mut self, key: &HistoryKey) -> Result<Option<History>, StoreError> {
+        Ok(self.0.remove(key))
     }
 }
 

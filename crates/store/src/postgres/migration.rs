@@ -21,6 +21,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { name: "everything", sql: include_str!("migrations/0001_everything.sql"), readable_from: 1 },
     Migration { name: "children", sql: include_str!("migrations/0002_children.sql"), readable_from: 1 },
     Migration { name: "open_gates", sql: include_str!("migrations/0003_open_gates.sql"), readable_from: 1 },
+    Migration { name: "job_histories", sql: include_str!("migrations/0004_job_histories.sql"), readable_from: 1 },
 ];
 
 /// The version that this program writes.

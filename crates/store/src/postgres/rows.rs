@@ -8,7 +8,7 @@ use super::column::{
     time, unsigned, word,
 };
 use super::session::{Call, Value};
-use crate::rows::projection::{History, Work};
+use crate::rows::projection::{History, HistoryKey, Work};
 use crate::rows::{ArtifactRow, AttemptEnd, AttemptRow, BuildRow, Counts, GateRow, JobRow, JobState, ReusedFrom};
 use crate::store::{BuildFilter, Commits, PAGE_ROWS_MAX, StoreError};
 use crate::table::{ATTEMPTS, BUILDS, Cell, GATES, JOBS};
@@ -215,8 +215,9 @@ pub(super) fn artifact_row(row: &Row) -> Result<ArtifactRow, StoreError> {
     })
 }
 
-pub(super) fn history_row(row: &Row) -> Result<(JobName, History), StoreError> {
-    Ok((get::<String>(row, 0)?.into(), History(from_json(row, 1)?)))
+pub(super) fn history_row(row: &Row) -> Result<(HistoryKey, History), StoreError> {
+    let key = HistoryKey { project: get(row, 0)?, job: get::<String>(row, 1)?.into() };
+    Ok((key, History(from_json(row, 2)?)))
 }
 
 pub(super) fn builds(filter: &BuildFilter, before: Option<BuildId>, limit: u32) -> Call {

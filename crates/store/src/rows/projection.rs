@@ -30,7 +30,7 @@ pub(crate) trait Source {
     fn job(&mut self, build: BuildId, name: &JobName) -> Result<Option<JobRow>, StoreError>;
     fn attempt(&mut self, build: BuildId, attempt: AttemptNumber) -> Result<Option<AttemptRow>, StoreError>;
     fn gate(&mut self, build: BuildId, job: &JobName) -> Result<Option<GateRow>, StoreError>;
-    fn history(&mut self, job: &JobName) -> Result<Option<History>, StoreError>;
+    fn history(&mut self, key: &HistoryKey) -> Result<Option<History>, StoreError>;
 }
 
 /// A source without rows.
@@ -49,9 +49,16 @@ impl Source for Nowhere {
     fn gate(&mut self, _: BuildId, _: &JobName) -> Result<Option<GateRow>, StoreError> {
         Ok(None)
     }
-    fn history(&mut self, _: &JobName) -> Result<Option<History>, StoreError> {
+    fn history(&mut self, _: &HistoryKey) -> Result<Option<History>, StoreError> {
         Ok(None)
     }
+}
+
+/// Whose running times: jobs of different projects have nothing in common but their names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct HistoryKey {
+    pub project: String,
+    pub job: JobName,
 }
 
 /// The running times of the last attempts at a job that passed, in milliseconds, the newest last.
@@ -124,14 +131,14 @@ pub(crate) struct Changes {
     pub attempts: Vec<(BuildId, AttemptNumber)>,
     pub gates: Vec<(BuildId, JobName)>,
     pub artifacts: Vec<ArtifactRow>,
-    pub histories: Vec<JobName>,
+    pub histories: Vec<HistoryKey>,
 }
 
 /// The rows at hand.
 #[derive(Default)]
 pub(crate) struct Working {
     pub builds: HashMap<BuildId, Work>,
-    pub histories: HashMap<JobName, Slot<History>>,
+    pub histories: HashMap<HistoryKey, Slot<History>>,
     changes: Changes,
     rows: usize,
     pending: usize,
@@ -220,8 +227,8 @@ impl Working {
                 slot.is_changed = false;
             }
         }
-        for job in &changes.histories {
-            if let Some(slot) = self.histories.get_mut(job) {
+        for key in &changes.histories {
+            if let Some(slot) = self.histories.get_mut(key) {
                 slot.is_changed = false;
             }
         }
@@ -321,7 +328,7 @@ struct AtHand<'a, S> {
     work: &'a mut Work,
     source: &'a mut S,
     changes: &'a mut Changes,
-    histories: &'a mut HashMap<JobName, Slot<History>>,
+    histories: &'a mut HashMap<HistoryKey, Slot<History>>,
     rows: &'a mut usize,
 }
 
@@ -572,15 +579,16 @@ impl<S: Source> AtHand<'_, S> {
     }
 
     fn add_duration(&mut self, job: &JobName, duration_ms: u64) -> Result<(), StoreError> {
-        if !self.histories.contains_key(job) {
-            let history = self.source.history(job)?.unwrap_or_default();
-            self.histories.insert(job.clone(), Slot::clean(history));
+        let key = HistoryKey { project: self.work.build.row.origin.project.clone(), job: job.clone() };
+        if !self.histories.contains_key(&key) {
+            let history = self.source.history(&key)?.unwrap_or_default();
+            self.histories.insert(key.clone(), Slot::clean(history));
             *self.rows += 1;
         }
-        let slot = self.histories.get_mut(job).expect("the history is at hand now");
+        let slot = self.histories.get_mut(&key).expect("the history is at hand now");
         if !slot.is_changed {
             slot.is_changed = true;
-            self.changes.histories.push(job.clone());
+            self.changes.histories.push(key);
         }
         slot.row.push(duration_ms);
         Ok(())

@@ -30,6 +30,7 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
     },
     Migration { name: "children", sql: include_str!("migrations/0004_children.sql"), readable_from: 2 },
     Migration { name: "open_gates", sql: include_str!("migrations/0005_open_gates.sql"), readable_from: 2 },
+    Migration { name: "job_histories", sql: include_str!("migrations/0006_job_histories.sql"), readable_from: 2 },
 ];
 
 /// The version that this program writes.

@@ -10,7 +10,7 @@ use super::column::{
     DigestColumn, TimeColumn, from_json, json, maybe_from_json, maybe_time, maybe_unsigned, signed, time, unsigned,
     word,
 };
-use crate::rows::projection::{History, Source, Work, Working};
+use crate::rows::projection::{History, HistoryKey, Source, Work, Working};
 use crate::rows::{ArtifactRow, AttemptEnd, AttemptRow, BuildRow, Counts, GateRow, JobRow, JobState, ReusedFrom};
 use crate::store::{BuildFilter, Commits, PAGE_ROWS_MAX, StoreError};
 
@@ -64,8 +64,8 @@ impl Source for Stored<'_> {
         Ok(statement.query_row((signed(build.0), job.as_str()), gate_row).optional()?)
     }
 
-    fn history(&mut self, job: &JobName) -> Result<Option<History>, StoreError> {
-        history(self.0, job)
+    fn history(&mut self, key: &HistoryKey) -> Result<Option<History>, StoreError> {
+        history(self.0, &key.project, &key.job)
     }
 }
 
@@ -86,10 +86,11 @@ pub(super) fn write(connection: &Connection, working: &mut Working) -> Result<()
     for row in &changes.artifacts {
         write_artifact(connection, row)?;
     }
-    for job in &changes.histories {
-        let sql = "insert into histories (job, durations) values (?1, ?2) \
-                   on conflict (job) do update set durations = excluded.durations";
-        connection.prepare_cached(sql)?.execute((job.as_str(), json(&working.histories[job].row.0)))?;
+    for key in &changes.histories {
+        let sql = "insert into job_histories (project, job, durations) values (?1, ?2, ?3) \
+                   on conflict (project, job) do update set durations = excluded.durations";
+        let durations = json(&working.histories[key].row.0);
+        connection.prepare_cached(sql)?.execute((&key.project, key.job.as_str(), durations))?;
     }
     // What has ended is not written again; should it be, it is read again.
     for id in &changes.builds {
@@ -469,15 +470,20 @@ pub(super) fn artifacts(connection: &Connection, build: BuildId) -> Result<Vec<A
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn history(connection: &Connection, job: &JobName) -> Result<Option<History>, StoreError> {
-    let mut statement = connection.prepare_cached("select durations from histories where job = ?1")?;
-    Ok(statement.query_row([job.as_str()], |row| Ok(History(from_json(row, 0)?))).optional()?)
+fn history(connection: &Connection, project: &str, job: &JobName) -> Result<Option<History>, StoreError> {
+    let sql = "select durations from job_histories where project = ?1 and job = ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    Ok(statement.query_row([project, job.as_str()], |row| Ok(History(from_json(row, 0)?))).optional()?)
 }
 
-pub(super) fn durations(connection: &Connection, names: &[JobName]) -> Result<BTreeMap<JobName, u64>, StoreError> {
+pub(super) fn durations(
+    connection: &Connection,
+    project: &str,
+    names: &[JobName],
+) -> Result<BTreeMap<JobName, u64>, StoreError> {
     let mut durations = BTreeMap::new();
     for name in names {
-        if let Some(usual_ms) = history(connection, name)?.and_then(|history| history.usual_ms()) {
+        if let Some(usual_ms) = history(connection, project, name)?.and_then(|history| history.usual_ms()) {
             durations.insert(name.clone(), usual_ms);
         }
     }

@@ -21,6 +21,7 @@ const DATA: &[&str] = &[
     include_str!("tests/0003.sql"),
     include_str!("tests/0004.sql"),
     include_str!("tests/0005.sql"),
+    include_str!("tests/0006.sql"),
 ];
 
 fn database(folder: &Path) -> Connection {
@@ -76,7 +77,7 @@ fn check_data(store: &SqliteStore) {
     assert_eq!(stored, folded);
     assert_eq!(store.graph(BuildId(1)).unwrap().unwrap().jobs.len(), 1);
     assert_eq!(store.reports(BuildId(1), None).unwrap().len(), 1);
-    assert_eq!(store.usual_duration_ms(&"make".into()).unwrap(), Some(9));
+    assert_eq!(store.usual_duration_ms(&stored.build.origin.project, &"make".into()).unwrap(), Some(9));
     let digest = Digest([0x11; 32]);
     assert_eq!(store.operation(digest, Trust::Trusted).unwrap().unwrap().build, BuildId(1));
     assert_eq!(store.manifest(digest).unwrap().unwrap().0["file:a"], "b");
@@ -103,6 +104,21 @@ fn a_gate_that_nobody_is_asked_of_counts_no_longer() {
     database(folder.path()).execute_batch(filled).unwrap();
     let store = SqliteStore::open(folder.path()).unwrap();
     assert_eq!(store.build(BuildId(1)).unwrap().unwrap().open_gates, 2);
+}
+
+#[test]
+fn running_times_of_many_projects_are_nobodys() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(SqliteStore::open_at(folder.path(), Opening::default(), 5).unwrap());
+    database(folder.path()).execute_batch(DATA[4]).unwrap();
+    let another = "insert into builds (id, pipeline, kind, event, client, created_at, name, verdict, verdict_word, facts, jobs, \
+                   errors, warnings, passed, failed, canceled, skipped, reused, open_gates, project, commit_id) select 2, pipeline, \
+                   kind, event, client, created_at, name, verdict, verdict_word, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 'masts', '' from builds";
+    database(folder.path()).execute_batch(another).unwrap();
+    let store = SqliteStore::open(folder.path()).unwrap();
+    for project in ["sails", "masts", ""] {
+        assert_eq!(store.usual_duration_ms(project, &"make".into()).unwrap(), None);
+    }
 }
 
 #[test]

@@ -327,16 +327,46 @@ pub fn the_usual_duration_is_the_median_of_the_last_ten_that_passed() {
             }
             store.append(&[leased(build, "a", number), end]).unwrap();
         };
-        assert_eq!(store.usual_duration_ms(&"a".into()).unwrap(), None);
+        assert_eq!(store.usual_duration_ms("", &"a".into()).unwrap(), None);
         run(1, failed(1), 5);
-        assert_eq!(store.usual_duration_ms(&"a".into()).unwrap(), None);
+        assert_eq!(store.usual_duration_ms("", &"a".into()).unwrap(), None);
         run(2, passed(), 1_000_000);
-        assert_eq!(store.usual_duration_ms(&"a".into()).unwrap(), Some(1_000_000));
+        assert_eq!(store.usual_duration_ms("", &"a".into()).unwrap(), Some(1_000_000));
         for number in 3..=12 {
             run(number, passed(), i64::from(number) * 100);
         }
         let names = [JobName::from("a"), "b".into()];
-        assert_eq!(store.durations(&names).unwrap(), BTreeMap::from([("a".into(), 700)]));
+        assert_eq!(store.durations("", &names).unwrap(), BTreeMap::from([("a".into(), 700)]));
+    });
+}
+
+#[test]
+pub fn jobs_of_different_projects_have_durations_of_their_own() {
+    check(|store| {
+        let of_project = |project: &str, milliseconds: [i64; 2]| {
+            let build = store.reserve_build().unwrap();
+            let mut fact = created(build);
+            if let What::BuildCreated(request) = &mut fact.what {
+                request.origin.project = project.to_owned();
+            }
+            let facts = milliseconds.into_iter().zip(1..).flat_map(|(milliseconds, number)| {
+                let mut end = finished(build, "a", number, passed(), None);
+                if let What::AttemptFinished { report, .. } = &mut end.what {
+                    report.started = Timestamp(0);
+                    report.finished = Timestamp(milliseconds * 1000);
+                }
+                [leased(build, "a", number), end]
+            });
+            let facts: Vec<_> = facts.collect();
+            // The first together with the request, the others alone.
+            store.append(&[&[fact], &facts[..2]].concat()).unwrap();
+            facts[2..].iter().for_each(|fact| store.append(std::slice::from_ref(fact)).unwrap());
+        };
+        of_project("sails", [7, 7]);
+        of_project("masts", [90_000, 90_000]);
+        of_project("sails", [7, 9]);
+        let usual = |project: &str| store.usual_duration_ms(project, &"a".into()).unwrap();
+        assert_eq!([usual("sails"), usual("masts"), usual("")], [Some(7), Some(90_000), None]);
     });
 }
 

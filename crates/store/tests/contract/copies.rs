@@ -93,7 +93,7 @@ fn seen(store: &dyn Kept) -> String {
     let rest = (
         store.referenced_blobs().unwrap(),
         store.log_chunks(BuildId(1), 0, 99).unwrap(),
-        store.durations(&["a".into()]),
+        store.durations("", &["a".into()]),
     );
     format!("{builds:?} {of_builds:?} {operations:?} {caches:?} {documents:?} {journal:?} {rest:?}")
 }

@@ -66,6 +66,10 @@ const CONTRACT: &[(&str, fn())] = &[
         builds::the_usual_duration_is_the_median_of_the_last_ten_that_passed,
     ),
     (
+        "builds::jobs_of_different_projects_have_durations_of_their_own",
+        builds::jobs_of_different_projects_have_durations_of_their_own,
+    ),
+    (
         "builds::an_operation_is_found_until_it_is_evicted_and_then_explained",
         builds::an_operation_is_found_until_it_is_evicted_and_then_explained,
     ),

@@ -255,7 +255,11 @@ fn version(database: &Database, url: &str) -> u32 {
 }
 
 /// What each step added, taken away again: the database as the version before it left it.
-const UNDONE: &[&str] = &["alter table jobs drop column child", "update builds set open_gates = 2"];
+const UNDONE: &[&str] = &[
+    "alter table jobs drop column child",
+    "update builds set open_gates = 2",
+    "drop table job_histories; insert into histories values ('a', '[9]')",
+];
 
 #[test]
 fn a_filled_database_of_an_older_version_is_brought_to_this_one() {
@@ -283,5 +287,7 @@ fn a_filled_database_of_an_older_version_is_brought_to_this_one() {
         let store = open(&url);
         assert_eq!(version(&database, &url), newest);
         assert_eq!(told(&store), before);
+        let project = store.build(build).unwrap().unwrap().origin.project;
+        assert_eq!(store.usual_duration_ms(&project, &"a".into()).unwrap(), Some(9), "they were one project's alone");
     }
 }
