@@ -202,9 +202,18 @@ pub async fn events(app: Arc<App>, call: Call) -> Answered {
     let permit = app.stream_permit()?;
     // Subscribed before the place is read: then nothing is missed.
     let (stored, ending) = (app.server.live.stored(), app.server.ending());
+    let newest = app.blocking(|app| app.server.store.last_sequence().map_err(problem::store)).await?;
     let after = match last {
-        Some(id) => Sequence(id.parse().map_err(|_| bad_id(&id))?),
-        None => app.blocking(|app| app.server.store.last_sequence().map_err(problem::store)).await?,
+        Some(id) => {
+            let after = id.parse().map(Sequence).map_err(|_| bad_id(&id))?;
+            if after > newest {
+                // Nothing would be told until as much has happened again.
+                let help = "leave the header out: the server was restored from a backup, or the id is another stream's";
+                return Err(bad_id(&id).help(help));
+            }
+            after
+        }
+        None => newest,
     };
     // Which builds are told is looked at for each.
     let pass = pass(&app, &call, Verb::Read, &[])?;

@@ -291,3 +291,15 @@ async fn whoever_comes_late_is_told_of_a_build_as_its_own_stream_tells() {
     check_as_its_own(&admin, build, &told).await;
     served.end().await;
 }
+
+#[tokio::test]
+async fn an_id_that_the_server_has_not_reached_is_refused() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let newest = served.site.server().store.last_sequence().unwrap().0;
+    let error = admin.events(None, Some((newest + 1).to_string())).next().await.unwrap_err();
+    assert_eq!(refused(&error), Some(ProblemKind::Invalid));
+    assert!(error.problem().unwrap().help.contains("restored"), "{error}");
+    assert!(admin.events(None, Some(newest.to_string())).connected().await.is_ok());
+    served.end().await;
+}
