@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use graph::{AttemptNumber, BuildId, JobName, Partial, Resources, Timestamp, WaitedFor, WorkerId};
 use serde::{Deserialize, Serialize};
 
-use crate::build::{Build, COMING, GateState, OperationState, Place, Slot};
+use crate::build::{Build, COMING, GateState, OperationState, Place, Slot, SlotIndex};
 use crate::child::asks_for_build;
 use crate::engine::Engine;
 use crate::input::{Intake, Presence};
@@ -403,13 +403,14 @@ impl Engine {
         to_come
     }
 
-    /// The jobs that wait for a worker of a pool, oldest build first: at most `limit` of those after `after`.
+    /// The jobs that wait for a worker of a pool, oldest build first: at most `limit` of those after `after`, which is behind all of its build
+    /// if there is no such job.
     /// [`Engine::why`] tells the place of each.
     #[must_use]
     pub fn queue(&self, pool: &str, after: Option<(BuildId, &JobName)>, limit: usize) -> Vec<(BuildId, JobName)> {
-        let after = after.and_then(|(build, job)| {
-            let index = self.index_of(build, job)?;
-            Some((build, self.slot((build, index)).job.order, index))
+        let after = after.map(|(build, job)| match self.index_of(build, job) {
+            Some(index) => (build, self.slot((build, index)).job.order, index),
+            None => (build, u32::MAX, SlotIndex::MAX),
         });
         let keys = self.schedule.queue(pool, after, limit);
         keys.into_iter().map(|(build, _, index)| (build, self.slot((build, index)).name.clone())).collect()

@@ -791,6 +791,43 @@ fn pools_and_workers_are_held_and_seen() {
         let served = Served::new().await;
         let admin = served.admin();
         let pool = admin.pool_hold("default", &Hold { reason: "repairs".to_owned() }).await.unwrap();
+/// Nobody learns from the pages of a queue what waits of another project.
+async fn queues_are_seen_by_project(served: &Served, admin: &Client) {
+    let mut others = Vec::new();
+    for project in ["masts", "masts", "sails"] {
+        let submit = Submit {
+            project: project.to_owned(),
+            options: SubmitOptions { join: Some(false), ..SubmitOptions::default() },
+            ..submit(manifest(
+                &served.site,
+                &[(".ropewalk/pipeline.yaml", &ONE.replace("hello:", &format!("of-{project}:")))],
+            ))
+        };
+        let build = admin.build_submit(&submit).await.unwrap().build;
+        let mut stream = admin.build_stream(build, Logs::Without, None);
+        while !matches!(stream.next().await.unwrap().expect("it goes on").moment, Moment::Planned { .. }) {}
+        others.push(build);
+    }
+    let of_masts = served.client(&served.token(&[server::access::Verb::Read], Some("masts"), None));
+    let mut cursor = None;
+    let mut told = Vec::new();
+    loop {
+        let page = of_masts.pool_queue("default", &PageWanted { limit: Some(1), cursor }).await.unwrap();
+        told.extend(page.items.iter().map(|queued| queued.build));
+        let Some(next) = page.next else { break };
+        assert!(next.ends_with(".of-masts"), "{next}");
+        cursor = Some(next);
+    }
+    assert_eq!(told, others[..2]);
+    let of_hulls = served.client(&served.token(&[server::access::Verb::Read], Some("hulls"), None));
+    let page = of_hulls.pool_queue("default", &PageWanted { limit: Some(1), cursor: None }).await.unwrap();
+    assert_eq!((page.items, page.next), (Vec::new(), None));
+    for build in others {
+        admin.build_cancel(build, &Cancel::default()).await.unwrap();
+        served.site.ended(build).await;
+    }
+}
+
         assert_eq!(pool.held.unwrap().reason, "repairs");
         let build = asked(&served, &admin, ONE).await;
         let mut stream = admin.build_stream(build, Logs::Without, None);
@@ -819,6 +856,7 @@ fn pools_and_workers_are_held_and_seen() {
         admin.pool_release("default", &Hold { reason: "upgraded".to_owned() }).await.unwrap();
         let why = admin.job_why(build, "hello").await.unwrap();
         assert!(matches!(why.reason, WaitReason::NoWorker { .. }), "{why:?}");
+        queues_are_seen_by_project(&served, &admin).await;
         let mut worker = Worker::join(&served.site, "w1", []).await;
         let start = worker.start().await;
         let seen = admin.worker_get("w1").await.unwrap();

@@ -5,14 +5,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use api::job::Waiting;
-use api::page::Page;
+use api::page::{LIMIT_MAX, Page};
 use api::pool::{
     Held, Hold, Pool, PoolHistory, PoolSample, Queued, SHARES_MAX, Share, WORKER_TIME_PROJECTS_MAX, WorkerTime,
 };
 use api::problem::Problem;
 use engine::{ClientState, Engine, PoolState};
 use graph::{BuildId, JobName, WorkerId};
+use store::rows::BuildRow;
 
 use super::answer::{self, Answered};
 use super::build::{Sight, request};
@@ -20,9 +20,12 @@ use super::call::Call;
 use super::control::{audit, reason};
 use super::wait::{self, pool_name};
 use super::{App, problem};
-use crate::access::{Target, Verb};
+use crate::access::{Bearer, Target, Verb};
 use crate::pool_history::{EVERY_MS, Sample};
 use crate::records::{DEFAULT_POOL, PoolRecord, Said};
+
+/// The most pieces of a queue that are gone through for one page, for what is in sight.
+const PIECES_MAX: usize = 20;
 
 /// What people said.
 pub fn held(said: &Said) -> Held {
@@ -158,36 +161,68 @@ pub async fn release(app: Arc<App>, call: Call) -> Answered {
 
 pub async fn queue(app: Arc<App>, call: Call) -> Answered {
     let name = call.segment("pool").to_owned();
-    let (limit, after) = (call.limit()?, call.cursor::<Cursor>()?);
+    let most = usize::try_from(call.limit()?).unwrap_or(usize::MAX);
     let bearer = Arc::clone(call.bearer()?);
+    let (mut place, mut seen, mut is_whole) = (call.cursor::<Cursor>()?, Vec::new(), false);
+    // One more than wanted says whether there is a next page.
+    let mut piece_max = most + 1;
+    for _ in 0..PIECES_MAX {
+        let (pool, from) = (name.clone(), place.clone());
+        let asked = move |engine: &Engine| waiting_in(engine, &pool, from, piece_max);
+        let piece = app.server.shell.ask(asked).await.map_err(problem::stopped)?;
+        is_whole = piece.len() < piece_max;
+        // What this reader may not see is not named: builds are seen whole or not at all.
+        place = piece.last().map(|last| Cursor { job: JobName::from(""), ..last.clone() }).or(place);
+        let bearer = Arc::clone(&bearer);
+        seen.extend(app.blocking(move |app| in_sight(app, &bearer, piece)).await?);
+        if is_whole || seen.len() > most {
+            break;
+        }
+        piece_max = LIMIT_MAX as usize;
+    }
+    let next = match seen.len() > most {
+        true => {
+            seen.truncate(most);
+            seen.last().map(|(cursor, _)| cursor.clone())
+        }
+        false => place.filter(|_| !is_whole),
+    };
     let dispatch = Arc::clone(&app.server.dispatch);
-    let asked =
-        move |engine: &Engine| waiting_in(engine, &name, after, limit, &|worker: &WorkerId| dispatch.name_of(worker));
-    let (waiting, next) = app.server.shell.ask(asked).await.map_err(problem::stopped)?;
-    let page = app
-        .blocking(move |app| {
-            let mut sight = Sight::new(&bearer, Verb::Read, app.now());
-            let mut items = Vec::new();
-            let mut at_hand: Option<store::rows::BuildRow> = None;
-            for (waiting, position, urgent) in waiting {
-                if at_hand.as_ref().is_none_or(|row| row.build != waiting.build) {
-                    at_hand = app.server.store.build(waiting.build).map_err(problem::store)?;
-                }
-                let Some(row) = &at_hand else { continue };
-                let project = &row.origin.project;
-                if sight.build(project, row.build) {
-                    let (project, client) = (project.clone(), row.client.clone());
-                    items.push(Queued { build: row.build, project, client, urgent, position, waiting });
-                }
-            }
-            items.sort_by_key(|queued| (queued.position, queued.build));
-            Ok(Page { items, next: next.map(|next| next.to_string()) })
-        })
-        .await?;
-    answer::json(&page)
+    let tell = move |engine: &Engine| {
+        let name_of = |worker: &WorkerId| dispatch.name_of(worker);
+        let told = seen.into_iter().map(|(Cursor { build, job, .. }, row)| {
+            let waiting = wait::told(build, &job, engine.why(build, &job).as_ref(), "", &name_of);
+            let (position, urgent) = (engine.place_in_queue(build, &job), engine.is_urgent(build));
+            Queued { build, project: row.origin.project.clone(), client: row.client.clone(), urgent, position, waiting }
+        });
+        told.collect::<Vec<_>>()
+    };
+    let mut items = app.server.shell.ask(tell).await.map_err(problem::stopped)?;
+    items.sort_by_key(|queued| (queued.position, queued.build));
+    answer::json(&Page { items, next: next.map(|next| next.to_string()) })
 }
 
-/// Where a page of a queue ended: which of the pool's names, the build and the job.
+/// Those jobs that a reader may see, each with its build. Blocks.
+fn in_sight(app: &App, bearer: &Bearer, piece: Vec<Cursor>) -> Result<Vec<(Cursor, Arc<BuildRow>)>, Problem> {
+    let mut sight = Sight::new(bearer, Verb::Read, app.now());
+    let mut at_hand: Option<(BuildId, Option<Arc<BuildRow>>)> = None;
+    let mut seen = Vec::new();
+    for cursor in piece {
+        let row = match &at_hand {
+            Some((build, row)) if *build == cursor.build => row.clone(),
+            _ => {
+                let row = app.server.store.build(cursor.build).map_err(problem::store)?;
+                let row = row.filter(|row| sight.build(&row.origin.project, row.build)).map(Arc::new);
+                at_hand = Some((cursor.build, row.clone()));
+                row
+            }
+        };
+        seen.extend(row.map(|row| (cursor, row)));
+    }
+    Ok(seen)
+}
+
+/// Where a page of a queue ended: which of the pool's names, the build and the job; behind the whole build if no job is named.
 #[derive(Clone, Debug)]
 struct Cursor {
     name: usize,
@@ -213,35 +248,15 @@ impl FromStr for Cursor {
     }
 }
 
-/// Why a job waits, its place in its pool's queue, and whether its build is urgent.
-type Placed = (Waiting, Option<u64>, bool);
-
-/// A page of a pool's queue, oldest builds first, with the reason of each job, its place and whether it is urgent, and where the next one begins. The default pool is asked by both
-/// of its names.
-fn waiting_in(
-    engine: &Engine,
-    pool: &str,
-    after: Option<Cursor>,
-    limit: u32,
-    name_of: wait::NameOf<'_>,
-) -> (Vec<Placed>, Option<Cursor>) {
+/// What waits in a pool's queue behind a place, oldest builds first, at most so many. The default pool is asked by both of its names.
+fn waiting_in(engine: &Engine, pool: &str, after: Option<Cursor>, most: usize) -> Vec<Cursor> {
     let names: &[&str] = if pool == DEFAULT_POOL { &["", DEFAULT_POOL] } else { &[pool] };
-    let most = usize::try_from(limit).unwrap_or(usize::MAX);
-    let (mut waiting, mut last) = (Vec::new(), None);
-    for (index, name) in names.iter().enumerate() {
+    let begun = after.as_ref().map_or(0, |after| after.name);
+    let mut waiting = Vec::new();
+    for (index, name) in names.iter().enumerate().skip(begun) {
         let from = after.as_ref().filter(|after| after.name == index);
-        if after.as_ref().is_some_and(|after| after.name > index) {
-            continue;
-        }
-        let room = most + 1 - waiting.len();
-        for (build, job) in engine.queue(name, from.map(|from| (from.build, &from.job)), room) {
-            if waiting.len() == most {
-                return (waiting, last);
-            }
-            let told = wait::told(build, &job, engine.why(build, &job).as_ref(), "", name_of);
-            waiting.push((told, engine.place_in_queue(build, &job), engine.is_urgent(build)));
-            last = Some(Cursor { name: index, build, job });
-        }
+        let queue = engine.queue(name, from.map(|from| (from.build, &from.job)), most - waiting.len());
+        waiting.extend(queue.into_iter().map(|(build, job)| Cursor { name: index, build, job }));
     }
-    (waiting, None)
+    waiting
 }
