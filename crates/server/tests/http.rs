@@ -406,8 +406,14 @@ fn a_log_is_read_cut_searched_and_followed() {
         assert_eq!(text(admin.log_text(build, 1, 0, &second).await.unwrap()).await, "world\n");
         let tail = LogWanted { tail: Some(1), ..LogWanted::default() };
         assert_eq!(text(admin.log_text(build, 1, 0, &tail).await.unwrap()).await, "world\n");
+        let first_of_tail = LogWanted { tail: Some(2), count: Some(1), ..LogWanted::default() };
+        assert_eq!(text(admin.log_text(build, 1, 0, &first_of_tail).await.unwrap()).await, "hello\n");
         let follow = LogWanted { follow: true, ..LogWanted::default() };
         assert_eq!(text(admin.log_text(build, 1, 0, &follow).await.unwrap()).await, "hello\nworld\n");
+        for wanted in [&whole, &follow] {
+            let error = admin.log_text(build, 1, 77, wanted).await.err().unwrap();
+            assert_eq!(refused(&error), Some(ProblemKind::NotFound), "the job has one step");
+        }
         assert_eq!(text(admin.log_raw(build, 1, 0, 0).await.unwrap()).await, "hello\nworld\n");
         assert_eq!(text(admin.log_raw(build, 1, 0, 8).await.unwrap()).await, "rld\n");
         let error = admin.log_raw(build, 1, 0, 12).await.err().unwrap();

@@ -180,10 +180,11 @@ pub async fn read(app: Arc<App>, call: Call) -> Answered {
     if follow {
         let project = app.blocking(move |app| build::row(app, build)).await?.origin.project;
         let pass = pass(&app, &call, Verb::Read, &[target_of(&project, build)])?;
-        let place = Place { build, attempt: attempt_row(&app, build, number).await?, key };
+        let (attempt, _) = app.blocking(move |app| open_step(app, build, key)).await?;
+        let place = Place { build, attempt, key };
         return followed(&app, place, (part, format), permit, pass).await;
     }
-    let (_, reader, _) = app.blocking(move |app| open(app, build, number)).await?;
+    let (_, reader) = app.blocking(move |app| open_step(app, build, key)).await?;
     match (format, reader) {
         (LogFormat::Raw, reader) => raw(&call, reader, key, permit),
         (LogFormat::Text, None) => Ok(with(StatusCode::OK, TEXT, Body::empty())),
@@ -230,9 +231,21 @@ fn unknown_build(build: BuildId) -> Problem {
     problem::not_found(format_args!("build {build} in this project"))
 }
 
-async fn attempt_row(app: &Arc<App>, build: BuildId, number: AttemptNumber) -> Result<AttemptRow, Problem> {
-    let (attempt, _, _) = app.blocking(move |app| open(app, build, number)).await?;
-    Ok(attempt)
+/// An attempt with its log, if it has such a step, or may have it still. Blocks.
+fn open_step(app: &App, build: BuildId, key: StreamKey) -> Result<(AttemptRow, Option<LogReader>), Problem> {
+    let (attempt, reader, _) = open(app, build, AttemptNumber(key.attempt))?;
+    let has_printed = reader.as_ref().is_some_and(|reader| reader.stream(key).is_some());
+    if attempt.ended.is_some() && !has_printed {
+        let reports = app.server.store.reports(build, Some(&attempt.job)).map_err(problem::store)?;
+        let report = reports.into_iter().find(|(number, _)| *number == attempt.attempt);
+        let n_ran = report.map_or(0, |(_, report)| report.steps.len());
+        let spec = app.server.store.graph(build).map_err(problem::store)?;
+        let n_steps = spec.and_then(|graph| graph.jobs.get(&attempt.job).map(|job| job.steps.len())).unwrap_or(0);
+        if usize::from(key.step) >= n_ran.max(n_steps) {
+            return Err(problem::not_found(format_args!("step {} in attempt {}", key.step, key.attempt)));
+        }
+    }
+    Ok((attempt, reader))
 }
 
 /// Exactly the bytes. A byte that is lost is sent as NUL, so that every other stands where it stood.
@@ -284,11 +297,15 @@ fn lines(
         Some(tail) => reader.tail(key, tail),
         None => reader.lines(key, part.from..part.from.saturating_add(part.count)),
     };
+    // Of the last lines there may be more than are wanted.
+    let mut left = part.count;
     let body = by_pieces(move |piece| {
         let _permit = &permit;
         while piece.len() < PIECE_BYTES * 4 {
             match lines.next().transpose().map_err(io::Error::other)? {
+                Some(Item::Line(_)) if left == 0 => return Ok(More::No),
                 Some(item) => {
+                    left -= u64::from(matches!(item, Item::Line(_)));
                     let likeness = match (&item, &mut earlier) {
                         (Item::Line(line), Some(earlier)) => {
                             let known = &app.known_parts;
