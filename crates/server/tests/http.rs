@@ -238,9 +238,9 @@ fn nobody_is_let_in_without_a_grant() {
             }
             let (status, _, body) = served.by_hand(route, Some(&foreign)).await;
             match route.access {
-                // A build of another project is not even there; a session is no token's.
+                // A build of another project is not even there; a token is no session.
                 Access::Grant(_, api::routes::On::Build) => assert_eq!(status, 404, "{operation}: {body}"),
-                Access::Session => assert_eq!(status, 410, "{operation}: {body}"),
+                Access::Session => assert_eq!(status, 403, "{operation}: {body}"),
                 Access::Grant(_, api::routes::On::Project | api::routes::On::Server) => {
                     assert_eq!(status, 403, "{operation}: {body}");
                 }
@@ -571,12 +571,6 @@ fn a_log_that_grows_is_followed_to_its_end() {
     });
 }
 
-#[test]
-fn the_same_key_does_a_call_once() {
-    run(async {
-        let served = Served::new().await;
-        let token = served.token(&[server::access::Verb::Admin], None, None);
-        let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", ONE)]);
 /// Waits until the only answer that is to be written down is, and removes it.
 async fn forget_answer(served: &Served) {
     let records = &served.site.server().records;
@@ -633,6 +627,12 @@ fn a_retry_whose_answer_was_not_written_down_puts_nothing_back_again() {
     });
 }
 
+#[test]
+fn the_same_key_does_a_call_once() {
+    run(async {
+        let served = Served::new().await;
+        let token = served.token(&[server::access::Verb::Admin], None, None);
+        let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", ONE)]);
         let body = |join: bool| {
             serde_json::to_vec(&Submit {
                 options: SubmitOptions { join: Some(join), ..SubmitOptions::default() },
@@ -791,12 +791,6 @@ fn a_gate_is_answered_as_it_asks() {
     });
 }
 
-#[test]
-fn pools_and_workers_are_held_and_seen() {
-    run(async {
-        let served = Served::new().await;
-        let admin = served.admin();
-        let pool = admin.pool_hold("default", &Hold { reason: "repairs".to_owned() }).await.unwrap();
 /// Nobody learns from the pages of a queue what waits of another project.
 async fn queues_are_seen_by_project(served: &Served, admin: &Client) {
     let mut others = Vec::new();
@@ -834,6 +828,12 @@ async fn queues_are_seen_by_project(served: &Served, admin: &Client) {
     }
 }
 
+#[test]
+fn pools_and_workers_are_held_and_seen() {
+    run(async {
+        let served = Served::new().await;
+        let admin = served.admin();
+        let pool = admin.pool_hold("default", &Hold { reason: "repairs".to_owned() }).await.unwrap();
         assert_eq!(pool.held.unwrap().reason, "repairs");
         let build = asked(&served, &admin, ONE).await;
         let mut stream = admin.build_stream(build, Logs::Without, None);
@@ -856,13 +856,13 @@ async fn queues_are_seen_by_project(served: &Served, admin: &Client) {
         let queue = admin.pool_queue("default", &PageWanted::default()).await.unwrap().items;
         let places: Vec<_> = queue.iter().map(|queued| (queued.build, queued.position)).collect();
         assert_eq!(places, [(urgent, Some(1)), (build, Some(2))]);
+        queues_are_seen_by_project(&served, &admin).await;
         admin.build_cancel(urgent, &Cancel::default()).await.unwrap();
         served.site.ended(urgent).await;
         assert_eq!(admin.pool_get("default").await.unwrap().waiting, 1);
         admin.pool_release("default", &Hold { reason: "upgraded".to_owned() }).await.unwrap();
         let why = admin.job_why(build, "hello").await.unwrap();
         assert!(matches!(why.reason, WaitReason::NoWorker { .. }), "{why:?}");
-        queues_are_seen_by_project(&served, &admin).await;
         let mut worker = Worker::join(&served.site, "w1", []).await;
         let start = worker.start().await;
         let seen = admin.worker_get("w1").await.unwrap();

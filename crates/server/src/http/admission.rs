@@ -100,11 +100,7 @@ pub async fn admit(
         return Ok(Admitted { bearer: None, worker: Some(session.worker) });
     }
     if route.access == Needs::Session {
-        let (kind, detail) = match text.is_empty() {
-            true => (ProblemKind::Unauthorized, "the secret of a worker's session is needed"),
-            false => (ProblemKind::Gone, "this session is over"),
-        };
-        return Err(Problem::new(kind, detail).help("join again by /api/v1/worker/hello"));
+        return Err(no_session(app, text).await);
     }
     let bearer = bearer_of(app, text, look).await?;
     let now = app.now();
@@ -124,6 +120,22 @@ pub async fn admit(
         bearer.may_somewhere(verb, now).map_err(problem::denied)?;
     }
     Ok(Admitted::of(bearer))
+}
+
+/// The refusal of whoever shows no session of a worker that is under way.
+async fn no_session(app: &Arc<App>, text: String) -> Problem {
+    if text.is_empty() {
+        return Problem::new(ProblemKind::Unauthorized, "the secret of a worker's session is needed")
+            .help("join by /api/v1/worker/hello");
+    }
+    let admitted = app.blocking(move |app| app.server.access.admit(&text).map_err(problem::denied)).await;
+    match admitted {
+        Ok(bearer) if !bearer.has_ended(app.now()) => {
+            Problem::new(ProblemKind::Forbidden, "this is for a worker's session, and a token is none")
+                .help("a worker joins with its token by /api/v1/worker/hello, and is told the secret of its session")
+        }
+        _ => Problem::new(ProblemKind::Gone, "this session is over").help("join again by /api/v1/worker/hello"),
+    }
 }
 
 impl Admitted {
