@@ -511,7 +511,7 @@ pub struct BuildFilter {
     pub kind: Option<EventKind>,
     /// That ended so, or have not.
     pub verdict: Option<VerdictWord>,
-    /// Of the pipeline of this name.
+    /// Of the pipeline of this path.
     pub pipeline: Option<String>,
     /// Of this project.
     pub project: Option<String>,

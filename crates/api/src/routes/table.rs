@@ -66,7 +66,11 @@ const COMMIT: Parameter = query(
 );
 const EVENT: Parameter = query("event", shape::<EventWord>, "only of events of this kind");
 const VERDICT: Parameter = query("verdict", shape::<VerdictWord>, "only those that ended so, or have not");
-const PIPELINE: Parameter = query("pipeline", shape::<String>, "only of the pipeline of this name");
+const PIPELINE: Parameter = query(
+    "pipeline",
+    shape::<String>,
+    "only of this pipeline, by the path of its file, as `pipeline` of a build tells it",
+);
 const BEFORE: Parameter = query("before", shape::<u64>, "only builds older than the one of this id");
 const SEARCH: Parameter = query(
     "search",
@@ -1071,7 +1075,7 @@ pub const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/api/v1/operations",
         tag: Tag::Caches,
-        summary: "Lists results that are kept, newest first, evicted ones with their tombstones",
+        summary: "Lists results that are kept, newest first, evicted ones with their tombstones: the first `limit`, and no next page",
         access: Access::Grant(Verb::Read, On::Server),
         parameters: &[JOB, LIMIT],
         body: None,
@@ -1095,7 +1099,7 @@ pub const ROUTES: &[Route] = &[
         method: Method::Get,
         path: "/api/v1/caches",
         tag: Tag::Caches,
-        summary: "Lists keyed directories, newest first, evicted ones with their tombstones",
+        summary: "Lists keyed directories, newest first, evicted ones with their tombstones: the first `limit`, and no next page",
         access: Access::Grant(Verb::Read, On::Server),
         parameters: &[LIMIT],
         body: None,
