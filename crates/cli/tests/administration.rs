@@ -234,14 +234,26 @@ fn who_may_submit_is_told_to_be_able_to_do_everything_where_jobs_can() {
 }
 
 #[test]
-fn a_token_without_a_name_is_known_by_its_id_and_an_end_is_told() {
+fn a_token_without_a_name_is_known_by_its_id() {
     let place = Place::new();
-    let made =
-        place.check(&["token", "create", "--data", "data", "--admin", "--until", "2001-01-01T00:00:00Z"], 0, "", "");
+    let made = place.check(&["token", "create", "--data", "data", "--admin"], 0, "", "");
     fs::write(place.path("admin.token"), made.out).unwrap();
-    let said = place.check(&["token", "inspect", "admin.token"], 0, "It came to its end at 2001-01-01T00:00:00Z: ", "");
+    let said = place.check(&["token", "inspect", "admin.token"], 0, "", "");
     let value = |name: &str| said.out.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
     assert_eq!(value("holder"), format!("person token {}", &value("id")[..8]));
+}
+
+#[test]
+fn an_end_is_to_come_and_a_token_that_is_over_is_no_second_one() {
+    let place = Place::new();
+    let past = ["token", "create", "--data", "data", "--admin", "--until", "2001-01-01T00:00:00Z"];
+    place.check(&past, 2, "", "`2001-01-01T00:00:00Z` is over: the token would be refused at once");
+    let create = ["token", "create", "--data", "data", "--submit", "--client", "dan"];
+    place.check(&[&create[..], &["--until", "1s"]].concat(), 0, "", "");
+    let began = std::time::Instant::now();
+    while place.run(&create).code != Some(0) {
+        assert!(began.elapsed() < std::time::Duration::from_secs(120), "the first one is over");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! anywhere.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::io::Write;
 use std::path::Path;
 
@@ -9,10 +10,10 @@ use graph::{BuildId, Timestamp};
 use server::access::{
     GrantRequest, Inspected, Narrowing, Subject, SubjectKind, TokenError, TokenRow, Verb, inspect, narrow,
 };
-use server::parts::Places;
+use server::parts::{Places, next_of};
 use server::settings::OnOff;
-use store::Store;
 use store::audit::AuditEntry;
+use store::{Store, StoreError};
 
 use super::Stop;
 use crate::args::{
@@ -81,7 +82,7 @@ fn create(arguments: &TokenCreate, colour: Colour) -> Result<(), Stop> {
         refuse_second(&access, name)?;
     }
     note(&*store, "token_create", &id, format!("for {}", grant.subject))?;
-    let text = access.create(&id, grant, BY, now()).map_err(|error| Stop::of(&error))?;
+    let text = access.create(&id, grant, BY, now()).map_err(|error| refused(&error))?;
     let settings = arguments.installation.settings(&[], colour)?.settings;
     // A flag may keep it away, too: then it has no folder.
     let has_worked = Places::of(&arguments.installation.folder()).local_worker().exists();
@@ -103,16 +104,30 @@ fn note(store: &dyn Store, verb: &str, token: &str, detail: String) -> Result<()
         detail,
         ..AuditEntry::default()
     };
-    store.append_audit(&entry)?;
-    Ok(())
+    store.append_audit(&entry).map(drop).map_err(|error| refused(&error))
+}
+
+/// What the server's records refuse, with what to do about them: they are not those of this machine's own builds.
+fn refused(error: &(dyn Error + 'static)) -> Stop {
+    let mut stop = Stop::of(error);
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(store) = error.downcast_ref::<StoreError>() {
+            stop.message.push_str(&format!("; {}", next_of(store)));
+            break;
+        }
+        cause = error.source();
+    }
+    stop
 }
 
 /// A client has one token, so that revoking it is the end of it.
 fn refuse_second(access: &server::access::Access, name: &str) -> Result<(), Stop> {
     let rows = rows(access)?;
-    let earlier = rows
-        .iter()
-        .find(|row| row.subject().kind == SubjectKind::Client && row.subject().name == name && row.revoked.is_none());
+    let now = now();
+    let is_good = |row: &TokenRow| row.revoked.is_none() && row.grant.until.is_none_or(|until| until > now);
+    let earlier =
+        rows.iter().find(|row| row.subject().kind == SubjectKind::Client && row.subject().name == name && is_good(row));
     match earlier {
         None => Ok(()),
         Some(row) => Err(Stop::wrong(format!(
@@ -125,7 +140,7 @@ fn refuse_second(access: &server::access::Access, name: &str) -> Result<(), Stop
 fn rows(access: &server::access::Access) -> Result<Vec<TokenRow>, Stop> {
     let mut rows: Vec<TokenRow> = Vec::new();
     loop {
-        let page = access.ledger().list(rows.last().map(|row| row.id.as_str())).map_err(|error| Stop::of(&error))?;
+        let page = access.ledger().list(rows.last().map(|row| row.id.as_str())).map_err(|error| refused(&error))?;
         if page.is_empty() {
             return Ok(rows);
         }
@@ -161,8 +176,16 @@ fn verbs(names: &[String]) -> Result<BTreeSet<Verb>, Stop> {
         .collect()
 }
 
-/// A point in time: a duration from now, or the time itself.
+/// A point in time to come: a duration from now, or the time itself.
 fn until(text: &str) -> Result<Timestamp, Stop> {
+    let (at, now) = (moment(text)?, now());
+    match at > now {
+        true => Ok(at),
+        false => Err(Stop::wrong(format!("`{text}` is over: the token would be refused at once; give a time to come"))),
+    }
+}
+
+fn moment(text: &str) -> Result<Timestamp, Stop> {
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         return Ok(Timestamp(at.as_microsecond()));
     }
@@ -201,8 +224,31 @@ fn attenuate(arguments: &TokenAttenuate) -> Result<(), Stop> {
         return Err(Stop::wrong("say what to limit the token to: --verb, --project, --pool, --build or --until"));
     }
     let file = &arguments.token;
-    let text = narrow(&read(file)?, &narrowing).map_err(|error| wrong(file, &error))?;
+    let text = read(file)?;
+    let said = inspect(&text).map_err(|error| wrong(file, &error))?;
+    let text = narrow(&text, &narrowing).map_err(|error| wrong(file, &error))?;
+    for nothing in left_empty(&said, &narrowing) {
+        let _ = writeln!(std::io::stderr(), "warning: the new token can do nothing: {nothing}");
+    }
     output::print(format!("{text}\n"))
+}
+
+/// Of what the narrowing leaves nothing that the token grants, for people.
+fn left_empty(said: &Inspected, narrowing: &Narrowing) -> Vec<String> {
+    let granted = |name: &str| said.grants.get(name).map(Vec::as_slice).unwrap_or_default();
+    let (verbs, projects) = (granted("verb"), granted("project"));
+    let has_verb = |verb: &Verb| verbs.iter().any(|name| name == verb.name() || name == Verb::Admin.name());
+    let verbs_left = narrowing.verbs.is_empty() || verbs.is_empty() || narrowing.verbs.iter().any(has_verb);
+    let has_project = |project: &String| projects.contains(project);
+    let projects_left =
+        narrowing.projects.is_empty() || projects.is_empty() || narrowing.projects.iter().any(has_project);
+    let names = |names: &[String]| names.join(", ");
+    let found = [("verb", verbs_left, verbs), ("project", projects_left, projects)];
+    found
+        .into_iter()
+        .filter(|(_, is_left, _)| !is_left)
+        .map(|(what, _, granted)| format!("the old one grants no {what} but {}", names(granted)))
+        .collect()
 }
 
 fn say(arguments: &TokenInspect) -> Result<(), Stop> {
@@ -258,7 +304,7 @@ fn revoke(arguments: &TokenRevoke, colour: Colour) -> Result<(), Stop> {
         }
         (None, None) => unreachable!("one of them is required"),
     };
-    if access.ledger().token(&id).map_err(|error| Stop::of(&error))?.is_none() {
+    if access.ledger().token(&id).map_err(|error| refused(&error))?.is_none() {
         return Err(Stop::wrong(format!("there is no token {id}: `ropewalk token list` shows all")));
     }
     let (what, detail) = match &narrowing {
@@ -270,7 +316,7 @@ fn revoke(arguments: &TokenRevoke, colour: Colour) -> Result<(), Stop> {
         Some(narrowing) => access.ledger().revoke_narrowing(narrowing, now()),
         None => access.revoke(&id, BY, now()).map(drop),
     }
-    .map_err(|error| Stop::of(&error))?;
+    .map_err(|error| refused(&error))?;
     let _ = writeln!(std::io::stderr(), "revoked {what}, with all that was narrowed from it");
     Ok(())
 }
@@ -308,4 +354,50 @@ fn list(arguments: &TokenList, colour: Colour) -> Result<(), Stop> {
         ]);
     }
     output::print(columns.text(Paint::of(colour, &std::io::stdout()), 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use server::access::LedgerError;
+    use store::{Fault, FaultyStore, MemoryStore};
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_the_servers() {
+        let full = FaultyStore::with_plan(MemoryStore::new(), |_| Some(Fault::Full), || ());
+        let noted = note(&full, "token_create", "id", String::new()).expect_err("no room");
+        let listed = refused(&LedgerError::Store(StoreError::Full("no room".into())));
+        for stop in [noted, listed] {
+            assert!(stop.message.ends_with("; make room on its disk"), "{}", stop.message);
+        }
+    }
+
+    #[test]
+    fn an_end_that_has_come_is_told() {
+        let said = Inspected { ends: Some(Timestamp(978_307_200_000_000)), ..Inspected::default() };
+        assert!(
+            in_words(&said, now()).contains("\nIt came to its end at 2001-01-01T00:00:00Z: the server refuses it.\n")
+        );
+    }
+
+    #[test]
+    fn a_narrowing_that_leaves_nothing_is_told() {
+        let granting = |grants: &[(&str, &[&str])]| {
+            let own = |names: &&[&str]| names.iter().map(|&name| name.to_owned()).collect();
+            let grants = grants.iter().map(|(name, values)| ((*name).to_owned(), own(values))).collect();
+            Inspected { grants, ..Inspected::default() }
+        };
+        let check = |said: &Inspected, verbs: &[Verb], projects: &[&str], expected: &[&str]| {
+            let projects = projects.iter().map(|&project| project.to_owned()).collect();
+            let narrowing = Narrowing { verbs: verbs.iter().copied().collect(), projects, ..Narrowing::default() };
+            assert_eq!(left_empty(said, &narrowing), expected);
+        };
+        let said = granting(&[("verb", &["read", "submit"]), ("project", &["sails"])]);
+        check(&said, &[Verb::Read, Verb::Control], &["sails", "ropes"], &[]);
+        check(&said, &[Verb::Control], &[], &["the old one grants no verb but read, submit"]);
+        check(&said, &[], &["ropes"], &["the old one grants no project but sails"]);
+        let all = granting(&[("verb", &["admin"]), ("every_project", &[])]);
+        check(&all, &[Verb::Read], &["ropes"], &[]);
+    }
 }

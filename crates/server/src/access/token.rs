@@ -139,7 +139,7 @@ pub(super) fn read(text: &str) -> Result<UnverifiedBiscuit, TokenError> {
 }
 
 /// What a token says of itself. Nobody has checked that it is genuine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Inspected {
     /// The statements of its first block, by name: `id`, `holder_kind`, `verb`, `project`, …
     pub grants: BTreeMap<String, Vec<String>>,
