@@ -17,10 +17,10 @@ use process::{Process, Reader, appears};
 /// Within so long another server leads: the promise.
 const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(10);
 
-/// Two data folders with the same keys, one database, one folder of blobs, and a repository.
+/// Data folders with the same keys, one database, one folder of blobs, and a repository.
 struct Site {
     folder: tempfile::TempDir,
-    addresses: [String; 2],
+    addresses: Vec<String>,
     _database: Database,
 }
 
@@ -31,20 +31,28 @@ struct Told {
 }
 
 impl Site {
-    /// With this pipeline; `None` without PostgreSQL.
+    /// Two servers with this pipeline; `None` without PostgreSQL.
     fn new(pipeline: &str) -> Option<Self> {
+        Self::of(2, pipeline)
+    }
+
+    /// As [`Site::new`], with so many servers.
+    fn of(servers: usize, pipeline: &str) -> Option<Self> {
         let database = Database::start()?;
         let url = database.create();
         let folder = tempfile::tempdir().expect("a folder");
-        let listeners = [0, 1].map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
-        let addresses = listeners.map(|listener| listener.local_addr().expect("an address").to_string());
+        let listeners: Vec<_> =
+            (0..servers).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+        let address = |listener: &std::net::TcpListener| listener.local_addr().expect("an address").to_string();
+        let addresses = listeners.iter().map(address).collect();
+        drop(listeners);
         let site = Self { folder, addresses, _database: database };
         fs::create_dir_all(site.root().join(".ropewalk")).expect("a folder");
         fs::write(site.root().join(".ropewalk/pipeline.yaml"), pipeline).expect("a file");
         site.git(&["init", "-q", "-b", "main"]);
         site.git(&["add", "-A"]);
         site.git(&["-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "first"]);
-        for data in [site.data(0), site.data(1)] {
+        for data in (0..servers).map(|server| site.data(server)) {
             fs::create_dir_all(&data).expect("a folder");
             let settings = format!(
                 "store.url = \"{url}\"\nblobs.url = \"directory:{}\"\nlogs.shared = \"on\"\nworker.heartbeat = \"1s\"\n",
@@ -64,8 +72,8 @@ impl Site {
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             fs::write(site.path(name), output.stdout).expect("a file");
         }
-        for key in ["root.key", "secrets.key"] {
-            fs::copy(site.data(0).join(key), site.data(1).join(key)).expect("a key");
+        for (server, key) in (1..servers).flat_map(|server| [(server, "root.key"), (server, "secrets.key")]) {
+            fs::copy(site.data(0).join(key), site.data(server).join(key)).expect("a key");
         }
         Some(site)
     }
@@ -128,18 +136,34 @@ impl Site {
         told
     }
 
+    /// As [`Site::submit`], a build that takes no place of another.
+    fn submit_apart(&self, server: usize) -> Told {
+        self.submit_with(server, &["--separate"])
+    }
+
     /// Submits by a server and watches.
     fn submit(&self, server: usize) -> Told {
+        self.submit_with(server, &[])
+    }
+
+    fn submit_with(&self, server: usize, flags: &[&str]) -> Told {
         let mut command = self.command(&["submit", "--server", &self.url(server), "--output", "plain", "--token"]);
-        command.arg(self.path("client.token"));
+        command.arg(self.path("client.token")).args(flags);
         self.start(command)
     }
 
     /// What a server answers to a GET with the administrator's token: the head and the body.
     fn get(&self, server: usize, path: &str) -> String {
+        self.get_within(60, server, path)
+    }
+
+    /// As [`Site::get`], by somebody who gives up after so many seconds.
+    fn get_within(&self, seconds: u32, server: usize, path: &str) -> String {
         let token = fs::read_to_string(self.path("admin.token")).expect("a token");
         let mut command = Command::new("curl");
-        command.args(["-s", "-i", "--max-time", "60", "-H"]).arg(format!("authorization: Bearer {}", token.trim()));
+        command
+            .args(["-s", "-i", "--max-time", &seconds.to_string(), "-H"])
+            .arg(format!("authorization: Bearer {}", token.trim()));
         let output = command.arg(format!("{}{path}", self.url(server))).output().expect("curl");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
@@ -267,6 +291,43 @@ fn a_leader_that_stands_still_in_the_middle_of_a_build_is_deposed() {
     assert_eq!(fs::read_to_string(&runs).expect("it ran"), "run\n");
     let ready = site.get(0, "/ready");
     assert!(ready.contains(&format!("standby; {} leads", site.url(1))), "{ready}");
+}
+
+#[test]
+fn a_standby_of_a_leader_that_stands_still_goes_over_to_the_next() {
+    let runs = tempfile::tempdir().expect("a folder");
+    let runs = runs.path().join("runs");
+    let Some(site) = Site::of(3, &COUNTING.replace("RUNS", &runs.display().to_string())) else { return };
+    let first = site.serve(0);
+    let mut others = [1, 2].map(|server| site.serve(server));
+    for other in &mut others {
+        other.said.until("standing by");
+    }
+    let _worker = site.work();
+    let mut watching = [1, 2].map(|server| site.submit_apart(server));
+    for watching in &mut watching {
+        watching.said.until("count | line-400");
+    }
+    let stopped = Instant::now();
+    first.process.signal("STOP");
+    // One of the two leads then. The other is asked by people who do not wait for long, as a proxy does.
+    let is_over = |server: usize| {
+        let ready = site.get_within(1, server, "/ready");
+        let leads = site.url(3 - server);
+        ready.starts_with("HTTP/1.1 200") && ready.contains(&format!("standby; {leads} leads"))
+    };
+    let mut standby = None;
+    while standby.is_none() {
+        assert!(stopped.elapsed() < 2 * TAKEN_OVER_WITHIN, "no standby is ready");
+        standby = [1, 2].into_iter().find(|server| is_over(*server));
+    }
+    for mut watching in watching {
+        assert_eq!(watching.process.ended(), Some(0));
+        check_lines(watching.said, 3000);
+    }
+    let mut asked = site.submit_apart(standby.expect("it was found"));
+    asked.said.until("passed");
+    assert_eq!(asked.process.ended(), Some(0));
 }
 
 #[test]

@@ -147,7 +147,8 @@ pub struct Seat {
     url: String,
     role: watch::Sender<Role>,
     unreached: Mutex<Option<(u64, Instant)>>,
-    found: Mutex<Option<Leader>>,
+    /// Who leads, as the record said when it was read last; never an earlier one after a later one.
+    seen: watch::Sender<Option<Leader>>,
 }
 
 /// Why a server stopped leading.
@@ -168,8 +169,8 @@ impl Seat {
         let standby = Server::without_engine(settings, parts.clone())?;
         let reads = router(Arc::new(App::new(Arc::clone(&standby), Arc::clone(&secrets))));
         let role = watch::Sender::new(Role::Starting);
-        let (unreached, found) = (Mutex::default(), Mutex::default());
-        Ok(Arc::new(Self { standby, reads, parts, secrets, keys, url, role, unreached, found }))
+        let (unreached, seen) = (Mutex::default(), watch::Sender::new(None));
+        Ok(Arc::new(Self { standby, reads, parts, secrets, keys, url, role, unreached, seen }))
     }
 
     /// What all servers sign by.
@@ -215,6 +216,7 @@ impl Seat {
             let asked = tokio::select! {
                 asked = self.ask(wait) => asked,
                 never = self.depose_silent() => match never {},
+                never = self.look_who_leads() => match never {},
                 () = told(&mut ends) => return Ok(()),
             };
             let leadership = match asked {
@@ -278,6 +280,14 @@ impl Seat {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Reads the record now and then, for as long as this is asked for: who hangs on a leader learns that another leads, whatever that one does.
+    async fn look_who_leads(&self) -> Infallible {
+        loop {
+            self.read_leader().await;
+            tokio::time::sleep(LEADER_SEEN_EVERY).await;
         }
     }
 
@@ -348,8 +358,9 @@ impl Seat {
     /// Who leads, if it is another; waits for one at most so long. `None` if there is none, or it is this one.
     pub async fn leader(&self, wait: Duration) -> Option<Leader> {
         let deadline = Instant::now() + wait;
-        let known = lock(&self.found).clone();
-        if let Some(leader) = known.filter(|leader| self.may_reach(leader)) {
+        let is_of_use = |leader: &Leader| leader.url != self.url && self.may_reach(leader);
+        let known = self.seen.borrow().clone();
+        if let Some(leader) = known.filter(is_of_use) {
             return Some(leader);
         }
         let mut role = self.role();
@@ -357,9 +368,7 @@ impl Seat {
             if matches!(*role.borrow_and_update(), Role::Leading(_)) {
                 return None;
             }
-            let leader = self.read_leader().await.filter(|leader| leader.url != self.url && self.may_reach(leader));
-            if let Some(leader) = leader {
-                *lock(&self.found) = Some(leader.clone());
+            if let Some(leader) = self.read_leader().await.filter(is_of_use) {
                 return Some(leader);
             }
             if Instant::now() >= deadline {
@@ -372,7 +381,11 @@ impl Seat {
     /// Notes that a leader did not answer, or leads no more.
     pub fn unreached(&self, leader: &Leader) {
         *lock(&self.unreached) = Some((leader.epoch, Instant::now()));
-        *lock(&self.found) = None;
+    }
+
+    /// When something that was handed on to this leader is over, whether it answers or not.
+    pub(crate) fn reign(&self, leader: &Leader) -> Reign {
+        Reign { role: self.role(), seen: self.seen.subscribe(), epoch: leader.epoch }
     }
 
     fn may_reach(&self, leader: &Leader) -> bool {
@@ -384,7 +397,33 @@ impl Seat {
     async fn read_leader(&self) -> Option<Leader> {
         let records = Records::new(Arc::clone(&self.parts.store));
         let read = tokio::task::spawn_blocking(move || records.read::<Leader>(KEY)).await;
-        read.ok()?.ok()?.map(|(leader, _)| leader)
+        let (leader, _) = read.ok()?.ok()??;
+        self.seen.send_if_modified(|seen| {
+            let is_later = seen.as_ref().is_none_or(|seen| seen.epoch < leader.epoch);
+            if is_later {
+                *seen = Some(leader.clone());
+            }
+            is_later
+        });
+        Some(leader)
+    }
+}
+
+/// The time of one leader, as a server sees it that hands requests on to it.
+pub(crate) struct Reign {
+    role: watch::Receiver<Role>,
+    seen: watch::Receiver<Option<Leader>>,
+    epoch: u64,
+}
+
+impl Reign {
+    /// Waits until another leads, this server among them, or this one ends.
+    pub async fn is_over(&mut self) {
+        let Self { role, seen, epoch } = self;
+        // A sender that is gone is an end, too.
+        let ours = std::pin::pin!(role.wait_for(|role| matches!(role, Role::Leading(_) | Role::Ended)));
+        let later = std::pin::pin!(seen.wait_for(|seen| seen.as_ref().is_some_and(|seen| seen.epoch > *epoch)));
+        drop(futures_util::future::select(ours, later).await);
     }
 }
 

@@ -18,11 +18,10 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use futures_util::StreamExt;
-use tokio::sync::watch;
 use tower_service::Service;
 
 use super::{answer, problem};
-use crate::lead::{Leader, Role, Seat};
+use crate::lead::{Leader, Reign, Role, Seat};
 use crate::server::Ending;
 
 /// What each server answers of itself.
@@ -150,20 +149,15 @@ impl Relay {
         let now = role.borrow().clone();
         match (now, leader) {
             (Role::Leading(leading), _) => through(&leading.router, request).await,
-            (_, Some(leader)) => self.send(leader, request, role, is_read).await,
+            (_, Some(leader)) => self.send(leader, request, is_read).await,
             (_, None) if is_read => self.read(request).await,
             (_, None) => nobody_leads(request.headers()),
         }
     }
 
     /// Sends a request to the leader and gives its answer as it comes.
-    async fn send(
-        &self,
-        leader: Leader,
-        request: Request,
-        mut role: watch::Receiver<Role>,
-        is_read: bool,
-    ) -> Response<Body> {
+    async fn send(&self, leader: Leader, request: Request, is_read: bool) -> Response<Body> {
+        let mut reign = self.seat.reign(&leader);
         let (parts, body) = request.into_parts();
         let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
         let mut headers = parts.headers.clone();
@@ -183,11 +177,11 @@ impl Relay {
         let answered = tokio::select! {
             answered = sent.send() => answered.ok(),
             () = is_silent => return self.read(Request::from_parts(parts, Body::empty())).await,
-            // If this one leads now, whoever was asked does not, and may never answer.
-            () = is_over(&mut role) => None,
+            // If another leads now, whoever was asked does not, and may never answer.
+            () = reign.is_over() => None,
         };
         match answered.filter(|answered| !answered.headers().contains_key(NOT_LEADING)) {
-            Some(answered) => passed_on(answered, role),
+            Some(answered) => passed_on(answered, reign),
             None => {
                 self.seat.unreached(&leader);
                 if !is_read {
@@ -242,29 +236,23 @@ fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// The leader's answer, piece by piece. It breaks off, visibly, when this server leads, since what feeds it has ended, or ends.
-fn passed_on(answered: reqwest::Response, role: watch::Receiver<Role>) -> Response<Body> {
+/// The leader's answer, piece by piece. It breaks off, visibly, when another server leads, since what feeds it has ended, or this one ends.
+fn passed_on(answered: reqwest::Response, reign: Reign) -> Response<Body> {
     let (status, mut headers) = (answered.status(), answered.headers().clone());
     strip(&mut headers);
-    let pieces = futures_util::stream::unfold(Some((answered.bytes_stream(), role)), |state| async move {
-        let (mut pieces, mut role) = state?;
+    let pieces = futures_util::stream::unfold(Some((answered.bytes_stream(), reign)), |state| async move {
+        let (mut pieces, mut reign) = state?;
         let piece: Result<Bytes, std::io::Error> = tokio::select! {
             piece = pieces.next() => piece?.map_err(std::io::Error::other),
-            () = is_over(&mut role) => Err(std::io::Error::other("this server hands nothing on any more")),
+            () = reign.is_over() => Err(std::io::Error::other("the server that this came from leads no more")),
         };
         let is_broken = piece.is_err();
-        Some((piece, (!is_broken).then_some((pieces, role))))
+        Some((piece, (!is_broken).then_some((pieces, reign))))
     });
     let mut response = Response::new(Body::from_stream(pieces));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response
-}
-
-/// Waits until this server leads or ends.
-async fn is_over(role: &mut watch::Receiver<Role>) {
-    // A sender that is gone is an end, too.
-    let _ = role.wait_for(|role| matches!(role, Role::Leading(_) | Role::Ended)).await;
 }
 
 fn health(code: StatusCode, status: HealthStatus, text: String) -> Response<Body> {
