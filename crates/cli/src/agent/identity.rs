@@ -1,13 +1,15 @@
 //! Who a worker is: an Ed25519 key made at its first start, and the lock by which only one process works on a data folder.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::Duration;
 
 use graph::hex;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
+use rustix::process::{Pid, getppid};
 
 const KEY: &str = "key";
 const LOCK: &str = "lock";
@@ -18,6 +20,9 @@ const CLOSED: [&str; 6] = ["checkouts", "contents", "packs", "scratch", "spool",
 
 /// What stands before the nonce in what is signed.
 const SIGNED_PREFIX: &[u8] = b"ropewalk worker session\n";
+
+/// How often a worker that waits for its folder looks whether it is free, and whether its server lives.
+const TAKEN_LOOK: Duration = Duration::from_secs(1);
 
 /// The largest file that is read as a key.
 const KEY_BYTES_MAX: u64 = 4096;
@@ -34,7 +39,8 @@ pub struct Identity {
 pub enum IfTaken {
     /// Say so and end.
     Refuse,
-    /// Wait until it has ended: the worker of a server that was replaced goes on for a while.
+    /// Wait until it has ended: the worker of a server that was replaced goes on for a while. Not longer than the process lives that started this one:
+    /// the next server starts a worker of its own.
     Wait,
 }
 
@@ -45,10 +51,11 @@ impl Identity {
     /// A sentence: another worker has the folder, or it cannot be used.
     pub fn open(data: &Path, if_taken: IfTaken) -> Result<Self, String> {
         let failed = |error: io::Error| format!("cannot use the worker's folder {}: {error}", data.display());
+        let parent = getppid();
         fs::create_dir_all(data).map_err(failed)?;
         let lock = OpenOptions::new().write(true).create(true).truncate(false).open(data.join(LOCK)).map_err(failed)?;
         match if_taken {
-            IfTaken::Wait => lock.lock().map_err(failed)?,
+            IfTaken::Wait => wait_for(&lock, data, parent)?,
             IfTaken::Refuse => lock.try_lock().map_err(|_| {
                 format!("another worker runs with the folder {}: each needs one of its own (`--data`)", data.display())
             })?,
@@ -75,6 +82,25 @@ impl Identity {
     /// The signature that proves the key to a server that sent this nonce, in hexadecimal digits.
     pub fn sign(&self, nonce: &str) -> String {
         hex::digits(self.pair.sign(&[SIGNED_PREFIX, nonce.as_bytes()].concat()).as_ref())
+    }
+}
+
+/// Takes the lock once it is free, as long as the process is there that started this one.
+fn wait_for(lock: &File, data: &Path, parent: Option<Pid>) -> Result<(), String> {
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(error)) => {
+                return Err(format!("cannot use the worker's folder {}: {error}", data.display()));
+            }
+            Err(TryLockError::WouldBlock) if getppid() != parent => {
+                return Err(format!(
+                    "the server that started this worker has ended, and another worker goes on in {}",
+                    data.display()
+                ));
+            }
+            Err(TryLockError::WouldBlock) => std::thread::sleep(TAKEN_LOOK),
+        }
     }
 }
 

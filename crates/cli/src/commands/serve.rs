@@ -79,8 +79,9 @@ fn run_in_folder(serve: &Serve, colour: Colour) -> Result<u8, Stop> {
     serve.installation.refuse_foreign()?;
     fs::create_dir_all(&folder).map_err(|error| refused(&folder, &error))?;
     let folder = folder.canonicalize().map_err(|error| refused(&folder, &error))?;
-    let _lock = lock(&folder)?;
     let settings = serve.installation.settings(&flags(serve), colour)?.settings;
+    notices::set_form(settings.log);
+    let _lock = lock(&folder)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         .thread_keep_alive(Duration::from_secs(5))
@@ -125,7 +126,6 @@ fn flags(serve: &Serve) -> Vec<(&'static str, String)> {
 }
 
 async fn at_service(serve: &Serve, mut settings: Settings, folder: &Path, colour: Colour) -> Result<(), Stop> {
-    notices::set_form(settings.log);
     let began = settings.clone();
     let listener = TcpListener::bind(settings.listen).await.map_err(|error| {
         Stop::wrong(format!("cannot listen on {}: {error}; give another address by --listen", settings.listen))

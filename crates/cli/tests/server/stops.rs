@@ -1,7 +1,8 @@
 //! A server that stops, and what it says of itself to programs.
 
 use std::fs;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -36,9 +37,12 @@ fn all_that_a_server_says_to_programs_is_json() {
     said.until("the settings stay as they were");
     let (mut second, refused) = logged(&site, "second", settings);
     assert_eq!(second.ended(), Some(2));
+    let (mut third, held) = logged(&site, "data", settings);
+    assert_eq!(third.ended(), Some(2));
     server.signal("TERM");
     assert_eq!(server.ended(), Some(0));
     let told = parsed(&said.rest());
+    let held = parsed(&held.rest());
     let refused = parsed(&refused.rest());
     let check = |told: &[Value], level: &str, text: &str| {
         let says = |line: &Value| line["message"].as_str().is_some_and(|message| message.contains(text));
@@ -47,6 +51,36 @@ fn all_that_a_server_says_to_programs_is_json() {
     check(&told, "error", "there is no setting `server.grase`");
     check(&told, "warning", "the settings stay as they were");
     check(&refused, "error", "cannot listen on ");
+    check(&held, "error", " holds the folder ");
+}
+
+/// The workers beside servers of this site that have opened the lock of their folder, and so know who started them.
+fn local_workers(site: &Site) -> Vec<u32> {
+    let lock = site.path("data/worker/lock");
+    let has_opened = |process: &Path| {
+        let files = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        files.into_iter().any(|file| fs::read_link(file.path()).is_ok_and(|path| path == lock))
+    };
+    let processes = fs::read_dir("/proc").expect("it is there").flatten();
+    let workers = processes.filter(|process| has_opened(&process.path()));
+    workers.filter_map(|process| process.file_name().to_str()?.parse().ok()).collect()
+}
+
+#[test]
+fn a_worker_that_waits_for_its_folder_ends_with_its_server() {
+    let site = Site::new("");
+    let mut first = site.serve_with(&[]);
+    site.eventually("the first has the folder", || local_workers(&site).len() == 1);
+    let holder = local_workers(&site);
+    first.kill();
+    let mut second = site.serve_with(&[]);
+    site.eventually("the second waits for it", || local_workers(&site).len() == 2);
+    second.kill();
+    site.eventually("the first alone is left", || local_workers(&site) == holder);
+    for worker in holder {
+        Command::new("kill").arg(worker.to_string()).status().expect("kill");
+    }
+    site.eventually("it ends", || local_workers(&site).is_empty());
 }
 
 #[test]
