@@ -70,6 +70,9 @@ pub struct Build {
     pub warnings: u64,
     /// The gates that wait for an answer.
     pub open_gates: u64,
+    /// Why no worker asks its pipeline's program, though it is to be asked, as a sentence; told of one build. Absent if there is nothing to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unasked: Option<String>,
 }
 
 /// A build in short: what a bar of it takes.
@@ -276,6 +279,9 @@ pub struct Submitted {
     /// grow later, nothing is known yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unmatched: Vec<Waiting>,
+    /// Why no worker can ask its pipeline's program for now, as a sentence. Absent if one can, or the pipeline is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unasked: Option<String>,
 }
 
 /// Whether a build was made for a request.

@@ -109,6 +109,12 @@ pub enum ToWorker {
     },
     /// Ask a pipeline's program; answer with [`FromWorker::Evaluated`].
     Evaluate(Box<Evaluate>),
+    /// The answer to [`ToWorker::Evaluate`] is no longer wanted: end the asking, with the compiler and the tests that it may have started. An earlier
+    /// worker passes over it, and answers in its time.
+    Unask {
+        /// The question.
+        id: u64,
+    },
     /// Open a shell in what an attempt left: read what is typed by `GET /api/v1/worker/shells/{shell}/input`, send what is printed by
     /// `POST …/output`.
     Shell(Box<StartShell>),
@@ -162,7 +168,25 @@ pub struct Evaluate {
     pub pipeline: String,
     /// What is known.
     pub known: Known,
+    /// The blob with the binary that is asked: the one that gave the build's first reply. `None` before that, and then the program is built and tested. An
+    /// earlier worker passes over it and asks what it builds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Digest>,
 }
+
+/// What a worker has not that asking a program takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lack {
+    /// `cargo`, to build it.
+    Cargo,
+    /// A word of a later release.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The label of workers that have `cargo`.
+pub const CARGO_LABEL: &str = "cargo";
 
 /// One thing that a worker says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -210,6 +234,9 @@ pub enum FromWorker {
         id: u64,
         /// What it said; or what went wrong, for people.
         reply: Result<Box<ProgramReply>, String>,
+        /// What another worker may have, if that is all that went wrong. An earlier server passes over it; of an earlier worker it is not there.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lack: Option<Lack>,
     },
     /// It leaves: nothing runs any more.
     Leaving,

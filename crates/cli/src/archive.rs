@@ -71,6 +71,8 @@ pub trait Archive {
     /// Why jobs of the build have not begun, for the first [`WAITS_MAX`] of those named here; nothing of those whose reason
     /// nobody can tell.
     fn waits(&self, build: BuildId, names: &[JobName]) -> Result<BTreeMap<JobName, Waiting>, Stop>;
+    /// Why no worker asks the program of a build's pipeline, though it is to be asked; for people.
+    fn unasked(&self, build: BuildId) -> Result<Option<String>, Stop>;
     /// Whether somebody runs the build now.
     fn is_run(&self, build: &BuildRow) -> Result<bool, Stop>;
     /// The facts that tell of a build's evaluations, as far as they are known.

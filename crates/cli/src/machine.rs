@@ -17,13 +17,19 @@ struct Kind {
     probe: fn() -> Result<(), String>,
 }
 
-const KINDS: [Kind; 2] = [
+const KINDS: [Kind; 3] = [
     Kind {
         label: graph::nix::LABEL,
         name: "Nix",
         probe: || worker::nix::find().map(drop).map_err(|none| none.to_string()),
     },
     Kind { label: graph::ENGINE_LABEL, name: "a container engine", probe: probe_engine },
+    // For pipelines that are programs; no job asks for it by itself.
+    Kind {
+        label: api::worker::CARGO_LABEL,
+        name: "cargo",
+        probe: || crate::program::check_cargo().map_err(|stop| stop.message),
+    },
 ];
 
 /// Asks an engine whether it is there: on a thread of its own, since the caller may have a runtime already.

@@ -1,14 +1,14 @@
 //! The pipeline's files and its program, read once, and lowered as often as there are new answers.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use dialects::native::{self, Lowered, SourceFile, Triggered};
 use dialects::report;
-use graph::{Checkout, Diagnostic, Event, EventKind, Known, Severity};
+use graph::{Checkout, Diagnostic, Digest, Event, EventKind, Known, Severity};
 
 use crate::args::Colour;
 use crate::commands::Stop;
@@ -55,6 +55,15 @@ pub enum Unanswered {
     Refused,
 }
 
+/// What a build that has begun keeps of its pipeline.
+#[derive(Debug, Default)]
+pub struct AtStart {
+    /// The binary of its program; `None` of a pipeline of files alone, and where nobody noted it.
+    pub program: Option<Digest>,
+    /// Texts of files as they were then, by name in the project; what is not among them is read now.
+    pub texts: BTreeMap<String, Vec<u8>>,
+}
+
 /// A pipeline as its files and its program say it.
 pub struct Pipeline {
     files: Vec<SourceFile>,
@@ -90,7 +99,10 @@ impl Pipeline {
             )));
         }
         let unread = if file.is_none() { program::unread_file(project) } else { None };
-        Ok(Self { unread: unread.map(unread_beside_package), ..Self::read(project, &paths, source, colour)? })
+        Ok(Self {
+            unread: unread.map(unread_beside_package),
+            ..Self::read(project, &paths, source, AtStart::default(), colour)?
+        })
     }
 
     /// As [`Pipeline::load`], but `None` where files alone do not say it all, or there are none: nothing is built.
@@ -109,7 +121,7 @@ impl Pipeline {
         if is_program || paths.is_empty() {
             return Ok(None);
         }
-        let files = Self::read_files(project, &paths)?;
+        let files = Self::read_files(project, &paths, &mut BTreeMap::new())?;
         match program::plugins::of_files(project, &files) {
             Ok(None) => {
                 Ok(Some(Self { files, program: None, faults: Vec::new(), unread: None, last: RefCell::default() }))
@@ -123,32 +135,67 @@ impl Pipeline {
     /// # Errors
     /// If one cannot be read or does not compile any more.
     pub fn named(project: &Project, name: &str, colour: Colour) -> Result<Self, Stop> {
-        let (mut paths, mut source) = (Vec::new(), None);
-        for path in name.split(", ").map(|name| project.root.join(name)) {
+        Self::begun(project, name, AtStart::default(), colour)
+    }
+
+    /// As [`Pipeline::named`], as a build has it that began earlier: with its files as they were then, and with the program that was built and tested then,
+    /// whatever became of its sources.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or the program is not kept any more; of a build whose program nobody noted, if it does not compile any more.
+    pub fn begun(project: &Project, name: &str, begun: AtStart, colour: Colour) -> Result<Self, Stop> {
+        let (mut paths, mut source) = match name {
+            "" => (project.pipeline_files(), program::find(project)),
+            _ => (Vec::new(), None),
+        };
+        for path in name.split(", ").filter(|name| !name.is_empty()).map(|name| project.root.join(name)) {
             match Source::of(&path) {
                 Some(program) => source = Some(program),
                 None => paths.push(path),
             }
         }
-        Self::read(project, &paths, source, colour)
+        Self::read(project, &paths, source, begun, colour)
     }
 
-    fn read(project: &Project, paths: &[PathBuf], source: Option<Source>, colour: Colour) -> Result<Self, Stop> {
-        let files = Self::read_files(project, paths)?;
+    fn read(
+        project: &Project,
+        paths: &[PathBuf],
+        source: Option<Source>,
+        AtStart { program, mut texts }: AtStart,
+        colour: Colour,
+    ) -> Result<Self, Stop> {
+        let files = Self::read_files(project, paths, &mut texts)?;
         let (source, faults) = match source {
             Some(source) => (Some(source), Vec::new()),
             None => {
                 program::plugins::of_files(project, &files).map_or_else(|faults| (None, faults), |it| (it, Vec::new()))
             }
         };
-        let program = source.map(|source| Program::build(project, source, colour)).transpose()?;
+        let program = match (source, program) {
+            (None, _) => None,
+            (Some(source), None) => Some(Program::build(project, source, colour)?),
+            (Some(source), Some(digest)) => {
+                let program = Program::kept(project, source, digest)?;
+                texts.into_iter().for_each(|(name, text)| program.learn(name, text));
+                Some(program)
+            }
+        };
         Ok(Self { files, program, faults, unread: None, last: RefCell::default() })
     }
 
-    fn read_files(project: &Project, paths: &[PathBuf]) -> Result<Vec<SourceFile>, Stop> {
+    /// Takes out of `texts` what it holds.
+    fn read_files(
+        project: &Project,
+        paths: &[PathBuf],
+        texts: &mut BTreeMap<String, Vec<u8>>,
+    ) -> Result<Vec<SourceFile>, Stop> {
         let mut files = Vec::new();
         for path in paths {
             let shown = path.strip_prefix(&project.root).unwrap_or(path).display().to_string();
+            if let Some(text) = texts.remove(&shown) {
+                files.push(SourceFile::new(shown, text));
+                continue;
+            }
             let refused = |error: std::io::Error| unread(&shown, &error);
             let length = std::fs::metadata(path).map_err(refused)?.len();
             if length > FILE_BYTES_MAX {

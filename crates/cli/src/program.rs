@@ -71,6 +71,14 @@ impl Source {
     }
 }
 
+/// Whether there is a cargo to build programs with.
+///
+/// # Errors
+/// If there is none, with what to do.
+pub fn check_cargo() -> Result<(), Stop> {
+    cargo::program().map(drop)
+}
+
 /// The program of a project, if it has one: a package, else a file.
 pub fn find(project: &Project) -> Option<Source> {
     let folder = project.root.join(PIPELINE_FOLDER);
@@ -422,17 +430,39 @@ impl Program {
             Some(digest) => digest,
             None => place.build()?,
         };
-        let binary = place.binary(digest);
-        Ok(Self {
+        Ok(Self::at(place, digest))
+    }
+
+    /// The program as it was built before, by its binary's digest: nothing is built, whatever its sources are by now.
+    ///
+    /// # Errors
+    /// If the binary is not kept any more, or the cache cannot be used.
+    pub fn kept(project: &Project, source: Source, digest: Digest) -> Result<Self, Stop> {
+        let place = Place::new(project, source, Colour::Never)?;
+        let program = Self::at(place, digest);
+        // Those that nobody uses go by their age.
+        let used = File::open(&program.binary).and_then(|file| file.set_modified(SystemTime::now()));
+        match used {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Stop::wrong(format!(
+                "the program of {} with which the build began is not kept any more: {} is gone",
+                program.name,
+                program.binary.display()
+            ))),
+            Ok(()) | Err(_) => Ok(program),
+        }
+    }
+
+    fn at(place: Place, digest: Digest) -> Self {
+        Self {
             name: place.name.clone(),
-            binary,
+            binary: place.binary(digest),
             digest,
             place,
             evaluator: RefCell::default(),
             hooks: RefCell::default(),
             texts: RefCell::default(),
             memory: RefCell::default(),
-        })
+        }
     }
 
     /// Finds the program's faults without building it.

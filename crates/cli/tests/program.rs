@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+#[path = "program/begun.rs"]
+mod begun;
 #[path = "program/made.rs"]
 mod made;
 

@@ -14,6 +14,8 @@ mod installation;
 #[path = "server/named.rs"]
 mod named;
 mod process;
+#[path = "server/programs.rs"]
+mod programs;
 #[path = "server/realms.rs"]
 mod realms;
 #[path = "server/room.rs"]

@@ -250,5 +250,8 @@ fn lower_placed(
     let mut faults = native::Faults::default();
     let (mut all, roots) = native::read(files, &mut faults);
     let written = places::written(reply, places, &roots, &mut all, program);
-    native::lower_parts(Parts { sources: all, roots, program: Some(written), faults }, files, known, texts, kept)
+    let parts = Parts { sources: all, roots, program: Some(written), faults };
+    let mut lowered = native::lower_parts(parts, files, known, texts, kept);
+    lowered.evaluation.program = Some(program);
+    lowered
 }

@@ -36,6 +36,8 @@ pub(crate) struct Build {
     pub event: Arc<graph::Event>,
     /// What the last evaluation said; `None` before the first.
     pub evaluated: Option<Evaluated>,
+    /// The binary of the program that said the first evaluation, which is asked ever after.
+    pub program: Option<Digest>,
     /// Where jobs were to grow in any evaluation, and what was waited for there. Of builds of some jobs only.
     grown: BTreeMap<String, BTreeSet<JobName>>,
     pub slots: Vec<Slot>,
@@ -242,6 +244,7 @@ impl Build {
             event: Arc::new(request.event.clone()),
             request,
             evaluated: None,
+            program: None,
             grown: BTreeMap::new(),
             slots: Vec::new(),
             index_of: HashMap::new(),

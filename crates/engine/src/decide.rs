@@ -496,7 +496,7 @@ impl Engine {
         if build.is_stalled() {
             let graph = build.graph();
             let diagnostics = vec![never_filled(&graph)];
-            self.record(step, id, What::Evaluated { graph, questions: Vec::new(), diagnostics });
+            self.record(step, id, What::Evaluated { graph, questions: Vec::new(), diagnostics, program: None });
             return self.abort(step, id, Verdict::Failed { because: None });
         }
         if build.n_unended > 0 {
@@ -706,7 +706,7 @@ fn decided_early(build: &Build, index: SlotIndex) -> Option<Outcome> {
 
 fn evaluate_effect(build: &Build) -> Effect {
     let pipeline = build.request.pipeline.clone();
-    Effect::Evaluate { build: build.id, pipeline, known: Arc::clone(&build.known) }
+    Effect::Evaluate { build: build.id, pipeline, known: Arc::clone(&build.known), program: build.program }
 }
 
 /// The questions of the last evaluation that the world answers; outcomes are ours.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use graph::{
-    AttemptSpec, BuildId, ChildBuild, Job, JobName, Known, LeaseId, NeedResult, Question, Timestamp, WorkerId,
+    AttemptSpec, BuildId, ChildBuild, Digest, Job, JobName, Known, LeaseId, NeedResult, Question, Timestamp, WorkerId,
 };
 
 /// One thing to do. Performed only after the facts of the same step are stored.
@@ -18,6 +18,9 @@ pub enum Effect {
         pipeline: String,
         /// What is known.
         known: Arc<Known>,
+        /// The binary of the pipeline's program that said the build's first evaluation: that one is asked. `None` before that, of a pipeline of files
+        /// alone, and of a build that an older release began.
+        program: Option<Digest>,
     },
     /// Find an answer; answer with `Input::Answered`.
     Answer {

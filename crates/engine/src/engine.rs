@@ -137,7 +137,7 @@ impl Engine {
                     build.answer(question.clone(), answer.clone());
                 }
             }
-            What::Evaluated { graph, questions, .. } => self.apply_evaluated(fact, graph, questions),
+            What::Evaluated { graph, questions, program, .. } => self.apply_evaluated(fact, graph, questions, *program),
             What::MadeUrgent { .. } => self.apply_urgent(fact.build),
             What::CancelRequested { by } => {
                 if let Some(build) = self.builds.get_mut(&fact.build) {
@@ -237,7 +237,13 @@ impl Engine {
         self.consider(job);
     }
 
-    fn apply_evaluated(&mut self, fact: &Fact, graph: &Arc<graph::Graph>, questions: &[graph::Question]) {
+    fn apply_evaluated(
+        &mut self,
+        fact: &Fact,
+        graph: &Arc<graph::Graph>,
+        questions: &[graph::Question],
+        program: Option<graph::Digest>,
+    ) {
         let Some(build) = self.builds.get(&fact.build) else { return };
         // Jobs that stand in a line under an old version leave it first.
         let moved: Vec<SlotIndex> = (0..build.slots.len() as SlotIndex)
@@ -252,6 +258,7 @@ impl Engine {
             self.step_back((fact.build, index));
         }
         let build = self.builds.get_mut(&fact.build).expect("it was there a moment ago");
+        build.program = build.program.or(program);
         build.take_over(Arc::clone(graph), questions.to_vec(), fact.at);
         let is_open = |slot: &Slot| slot.end.is_none() || slot.flags.is_asked;
         let open: Vec<SlotIndex> =

@@ -50,6 +50,10 @@ pub enum What {
         /// Warnings and, if nothing may run, errors.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         diagnostics: Vec<Diagnostic>,
+        /// The binary of the pipeline's program that said it. The one that said the first is asked ever after. Old readers pass over it and ask
+        /// whatever program is built then; from old writers there is none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        program: Option<Digest>,
     },
     /// A job waits for a person.
     GateOpened {

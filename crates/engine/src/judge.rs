@@ -73,7 +73,7 @@ impl Engine {
         if !is_wanted || !build.is_evaluation_due() || answers_known != build.known.answers.len() {
             return;
         }
-        let Evaluation { graph, questions, mut diagnostics, moved } = evaluation;
+        let Evaluation { graph, questions, mut diagnostics, moved, program } = evaluation;
         let mut verdict = Verdict::Failed { because: None };
         if diagnostics.iter().all(|diagnostic| diagnostic.severity != Severity::Error) {
             diagnostics.extend(graph::validate::faults(&graph, |_, _| None));
@@ -90,7 +90,7 @@ impl Engine {
         let is_wrong = diagnostics.iter().any(|diagnostic| diagnostic.severity == Severity::Error);
         let (graph, questions) =
             if is_wrong { (build.graph(), Vec::new()) } else { (Arc::new(graph), questions.into_iter().collect()) };
-        self.record(step, id, What::Evaluated { graph, questions, diagnostics });
+        self.record(step, id, What::Evaluated { graph, questions, diagnostics, program });
         if is_wrong {
             self.abort(step, id, verdict);
         }

@@ -583,6 +583,35 @@ fn a_graph_grows_once_an_outcome_is_known() {
     );
 }
 
+#[test]
+fn the_program_that_began_a_build_is_asked_ever_after() {
+    let (first, other) = (graph::Digest([1; 32]), graph::Digest([2; 32]));
+    let mut world = World::new();
+    world.worker("w", 4, "", 0);
+    world.request(1, BuildOptions::default());
+    world.evaluated(1, 0, Evaluation { program: Some(first), ..grown("plan:; after: test", false) });
+    world.effects.clear();
+    world.act("plan passes");
+    let asked = |effects: &[Effect]| -> Vec<Option<graph::Digest>> {
+        let program = |effect: &Effect| match effect {
+            Effect::Evaluate { program, .. } => Some(*program),
+            _ => None,
+        };
+        effects.iter().filter_map(program).collect()
+    };
+    assert_eq!(asked(&world.effects), [Some(first)]);
+    // Who has only the facts knows it too, and an answer by another program changes nothing.
+    let mut engine = Engine::new();
+    world.facts.iter().for_each(|fact| engine.apply(fact));
+    assert_eq!(asked(&engine.step(world.now, Vec::new()).effects), [Some(first)]);
+    let mut evaluation = grown("plan:; test:; more:; after: test", true);
+    evaluation.questions.insert(Question::Outcome("test".into()));
+    world.evaluated(1, 1, Evaluation { program: Some(other), ..evaluation });
+    world.effects.clear();
+    world.act("test passes");
+    assert_eq!(asked(&world.effects), [Some(first)]);
+}
+
 /// A build of a pipeline that is to grow, with `plan` under way.
 fn growing() -> World {
     let mut world = World::new();

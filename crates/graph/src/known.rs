@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Diagnostic, Location};
+use crate::digest::Digest;
 use crate::event::Event;
 use crate::job::Graph;
 use crate::name::JobName;
@@ -80,6 +81,9 @@ pub struct Evaluation {
     /// that changes after it has begun. Empty where nobody compared.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub moved: BTreeMap<JobName, Moved>,
+    /// The binary of the pipeline's program that said it; `None` of a pipeline of files alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<Digest>,
 }
 
 /// Where two evaluations have the same job.

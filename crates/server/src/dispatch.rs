@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use api::worker::{Evaluate, Offer, ProgramReply, Then, ToWorker};
+use api::worker::{CARGO_LABEL, Evaluate, Lack, Offer, ProgramReply, Then, ToWorker};
 use bytes::Bytes;
-use engine::{Intake, Presence};
+use engine::{Intake, PoolReach, Presence};
 use graph::{AttemptNumber, AttemptSpec, BuildId, JobName, LeaseId, Timestamp, Trust, WorkerId};
 use serde::Serialize;
 use thiserror::Error;
@@ -106,6 +106,61 @@ pub struct SessionPass {
 /// What a pipeline's program said, or what went wrong.
 type Reply = Result<Box<ProgramReply>, String>;
 
+/// Which workers may ask the program of a build: it runs there, as its jobs do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Askers {
+    /// The build's pool; empty if it names none.
+    pub pool: String,
+    /// The pools that whoever asked for the build may use.
+    pub reach: PoolReach,
+}
+
+/// An evaluation that somebody waits for, until this is dropped.
+pub struct Wanted {
+    dispatch: Arc<Dispatch>,
+    number: u64,
+}
+
+impl Wanted {
+    /// Whether its build has not ended.
+    #[must_use]
+    pub fn is_still(&self) -> bool {
+        self.dispatch.state().wanted.contains_key(&self.number)
+    }
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.dispatch.state().wanted.remove(&self.number);
+    }
+}
+
+/// What an evaluation that is wanted waits for.
+struct Waiting {
+    build: BuildId,
+    /// Of whom none is there that would ask it.
+    askers: Option<Askers>,
+}
+
+/// A question on the way to a worker.
+struct Asked {
+    build: BuildId,
+    worker: WorkerId,
+    answer: oneshot::Sender<(Reply, Option<Lack>)>,
+}
+
+/// What became of a question.
+enum Asking {
+    /// This worker has it.
+    Sent(WorkerId, u64, oneshot::Receiver<(Reply, Option<Lack>)>),
+    /// Nobody may ask it who takes anything now.
+    Nobody,
+    /// All who may ask it lack what it takes.
+    Refused,
+    /// Its build has ended.
+    Unwanted,
+}
+
 struct Session {
     number: u64,
     secret: Arc<str>,
@@ -132,7 +187,10 @@ struct State {
     /// The leases of attempts, as workers and logs name these.
     leases: HashMap<(BuildId, AttemptNumber), LeaseId>,
     challenges: std::collections::VecDeque<(String, String, Timestamp)>,
-    answers: HashMap<u64, oneshot::Sender<Reply>>,
+    answers: HashMap<u64, Asked>,
+    /// Evaluations that somebody waits for, by number.
+    wanted: BTreeMap<u64, Waiting>,
+    last_wanted: u64,
     /// Who was asked last for a build's program, which it may keep running, the newest last; at most [`ASKED_BUILDS_MAX`].
     asked_builds: std::collections::VecDeque<(BuildId, WorkerId)>,
     last_number: u64,
@@ -167,7 +225,10 @@ impl Dispatch {
     /// Nobody is joined. Workers shall say something at least every `heartbeat_ms`.
     #[must_use]
     pub fn new(heartbeat_ms: u64) -> Self {
-        Self { heartbeat_ms, state: Mutex::default(), joined: Notify::new() }
+        // An answer that comes late, to the server that was here before, is nobody's.
+        let last_question = u64::from_str_radix(&random_digits::<6>(), 16).unwrap_or(0);
+        let state = State { last_question, ..State::default() };
+        Self { heartbeat_ms, state: Mutex::new(state), joined: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -500,40 +561,120 @@ impl Dispatch {
 
     // Evaluations.
 
-    /// Asks a worker a pipeline's program; waits until one is joined. Asked elsewhere if the worker goes.
+    /// Notes that somebody waits for an evaluation of a build, until the build ends: see [`Dispatch::forget_build`].
+    #[must_use]
+    pub fn want(self: &Arc<Self>, build: BuildId) -> Wanted {
+        let mut state = self.state();
+        state.last_wanted += 1;
+        let number = state.last_wanted;
+        state.wanted.insert(number, Waiting { build, askers: None });
+        Wanted { dispatch: Arc::clone(self), number }
+    }
+
+    /// A build has ended: nobody waits for its evaluations, and workers end what they ask for it.
+    pub fn forget_build(&self, build: BuildId) {
+        let mut state = self.state();
+        let n_wanted = state.wanted.len();
+        state.wanted.retain(|_, waiting| waiting.build != build);
+        let is_any = state.wanted.len() < n_wanted;
+        let asked: Vec<u64> =
+            state.answers.iter().filter(|(_, asked)| asked.build == build).map(|(id, _)| *id).collect();
+        asked.into_iter().for_each(|id| state.unask(id));
+        drop(state);
+        if is_any {
+            self.joined.notify_waiters();
+        }
+    }
+
+    /// Why a build's program is not asked, for people: a sentence without its end. `None` if it is, or nobody waits for it.
+    #[must_use]
+    pub fn unasked(&self, build: BuildId) -> Option<String> {
+        let state = self.state();
+        let is_it = |waiting: &&Waiting| waiting.build == build;
+        state.wanted.values().find(is_it)?.askers.as_ref().and_then(|askers| state.nobody(askers))
+    }
+
+    /// Why none of these workers can ask a program now, for people: a sentence without its end. `None` if one can.
+    #[must_use]
+    pub fn nobody(&self, askers: &Askers) -> Option<String> {
+        self.state().nobody(askers)
+    }
+
+    /// Asks a worker a pipeline's program; waits until one is joined that may. Asked elsewhere if the worker goes, or lacks what that takes.
     ///
     /// # Errors
-    /// What the worker said went wrong, or that `tries` workers in a row did not answer in time.
+    /// What the worker said went wrong, that every worker lacks what it takes, that `tries` workers in a row did not answer in time, or that
+    /// the build has ended.
     pub async fn evaluate(
         &self,
+        (wanted, askers): (&Wanted, &Askers),
         mut question: Evaluate,
         tries: u32,
         silence: std::time::Duration,
     ) -> Result<Box<ProgramReply>, String> {
         let mut n_tries = 0;
+        let mut lacking = BTreeMap::<WorkerId, String>::new();
         while n_tries < tries {
             let notified = self.joined.notified();
-            let Some((id, answer)) = self.ask(&mut question) else {
-                notified.await;
-                continue;
+            let (worker, id, answer) = match self.ask((wanted, askers), &mut question, &lacking) {
+                Asking::Sent(worker, id, answer) => (worker, id, answer),
+                Asking::Nobody => {
+                    notified.await;
+                    continue;
+                }
+                Asking::Refused => {
+                    let said = lacking.values().next().cloned().unwrap_or_default();
+                    let names = lacking.keys().map(|worker| format!("`{}`", self.name_of(worker)));
+                    return Err(format!("{said} (worker {})", names.collect::<Vec<_>>().join(", ")));
+                }
+                Asking::Unwanted => return Err("the build has ended".to_owned()),
             };
             match tokio::time::timeout(silence, answer).await {
-                Ok(Ok(reply)) => return reply,
+                Ok(Ok((Err(said), Some(_)))) => drop(lacking.insert(worker, said)),
+                Ok(Ok((reply, _))) => return reply,
                 // The session ended: somebody else, without counting it.
                 Ok(Err(_)) => {}
-                Err(_) => n_tries += 1,
+                Err(_) => {
+                    n_tries += 1;
+                    self.state().unask(id);
+                }
             }
-            self.state().forget_question(id);
         }
         Err(format!("no worker has asked the pipeline's program within {} seconds", silence.as_secs()))
     }
 
-    fn ask(&self, question: &mut Evaluate) -> Option<(u64, oneshot::Receiver<Reply>)> {
+    fn ask(
+        &self,
+        (wanted, askers): (&Wanted, &Askers),
+        question: &mut Evaluate,
+        lacking: &BTreeMap<WorkerId, String>,
+    ) -> Asking {
         let mut state = self.state();
-        let open = state.sessions.iter().filter(|(_, session)| session.closed().is_none());
+        if !state.wanted.contains_key(&wanted.number) {
+            return Asking::Unwanted;
+        }
         let last = state.asked_builds.iter().find(|(build, _)| *build == question.build).map(|(_, worker)| worker);
-        let by_rank = |(worker, session): &(&WorkerId, &Session)| (Some(*worker) != last, session.asked.len());
-        let worker = open.min_by_key(by_rank).map(|(worker, _)| worker.clone())?;
+        let takes_cargo = question.program.is_none();
+        let by_rank = |(worker, session): &(&WorkerId, &Session)| {
+            let lacks = takes_cargo && !session.offer.labels.contains(CARGO_LABEL);
+            (Some(*worker) != last, lacks, session.asked.len())
+        };
+        let may_ask = || state.eligible(askers).filter(|(worker, _)| !lacking.contains_key(*worker));
+        let worker = may_ask().filter(|(_, session)| session.closed().is_none()).min_by_key(by_rank);
+        let worker = worker.map(|(worker, _)| worker.clone());
+        let is_any = may_ask().next().is_some();
+        let Some(worker) = worker else {
+            if !is_any && !lacking.is_empty() {
+                return Asking::Refused;
+            }
+            if let Some(waiting) = state.wanted.get_mut(&wanted.number) {
+                waiting.askers = Some(askers.clone());
+            }
+            return Asking::Nobody;
+        };
+        if let Some(waiting) = state.wanted.get_mut(&wanted.number) {
+            waiting.askers = None;
+        }
         state.asked_builds.retain(|(build, _)| *build != question.build);
         state.asked_builds.push_back((question.build, worker.clone()));
         if state.asked_builds.len() > ASKED_BUILDS_MAX {
@@ -542,22 +683,22 @@ impl Dispatch {
         state.last_question += 1;
         let id = state.last_question;
         question.id = id;
-        let (sender, receiver) = oneshot::channel();
-        state.answers.insert(id, sender);
+        let (answer, receiver) = oneshot::channel();
+        state.answers.insert(id, Asked { build: question.build, worker: worker.clone(), answer });
         if let Some(session) = state.sessions.get_mut(&worker) {
             session.asked.insert(id);
         }
         state.say(&worker, &ToWorker::Evaluate(Box::new(question.clone())));
-        Some((id, receiver))
+        Asking::Sent(worker, id, receiver)
     }
 
-    /// A worker answers. Only who was asked is heard.
-    pub fn evaluated(&self, worker: &WorkerId, id: u64, reply: Reply) {
+    /// A worker answers, and says what it lacks if that is why it cannot. Only who was asked is heard.
+    pub fn evaluated(&self, worker: &WorkerId, id: u64, reply: Reply, lack: Option<Lack>) {
         let mut state = self.state();
         let was_asked = state.sessions.get_mut(worker).is_some_and(|session| session.asked.remove(&id));
-        if was_asked && let Some(answer) = state.answers.remove(&id) {
+        if was_asked && let Some(asked) = state.answers.remove(&id) {
             // Whoever asked may have given up.
-            let _ = answer.send(reply);
+            let _ = asked.answer.send((reply, lack));
         }
     }
 }
@@ -609,11 +750,35 @@ impl State {
         }
     }
 
-    fn forget_question(&mut self, id: u64) {
-        self.answers.remove(&id);
-        for session in self.sessions.values_mut() {
-            session.asked.remove(&id);
+    /// Nobody waits for the answer to a question any more.
+    fn unask(&mut self, id: u64) {
+        let Some(Asked { worker, .. }) = self.answers.remove(&id) else { return };
+        if self.sessions.get_mut(&worker).is_some_and(|session| session.asked.remove(&id)) {
+            self.say(&worker, &ToWorker::Unask { id });
         }
+    }
+
+    /// The workers that may ask a build's program: those of its pool. Of a build that names none, and whose asker may use every pool, any worker, if none
+    /// serves the default pool: its jobs name theirs.
+    fn eligible(&self, askers: &Askers) -> impl Iterator<Item = (&WorkerId, &Session)> {
+        let serves = |session: &Session| with_both_names(session.offer.pools.clone()).contains(&askers.pool);
+        let may_be_any = askers.pool.is_empty() && askers.reach == PoolReach::Every;
+        let is_any = may_be_any && !self.sessions.values().any(|session| serves(session));
+        self.sessions.iter().filter(move |(_, session)| is_any || serves(session))
+    }
+
+    /// See [`Dispatch::nobody`].
+    fn nobody(&self, askers: &Askers) -> Option<String> {
+        let mut closed = None;
+        for (_, session) in self.eligible(askers) {
+            closed = Some(session.closed()?);
+        }
+        let pool = if askers.pool.is_empty() { DEFAULT_POOL } else { &askers.pool };
+        let why = match closed {
+            None => format!("no worker serves the pool `{pool}`"),
+            Some(reason) => format!("no worker of the pool `{pool}` takes anything new ({reason})"),
+        };
+        Some(format!("the pipeline's program waits to be asked: {why}"))
     }
 
     /// Writes a line to a worker. One that has not read for too long loses its session and joins again.

@@ -250,7 +250,7 @@ impl Taking<'_> {
                     self.inputs.push(Input::AttemptFinished { build, attempt, lease, report });
                 }
             }
-            FromWorker::Evaluated { id, reply } => server.dispatch.evaluated(self.worker, id, reply),
+            FromWorker::Evaluated { id, reply, lack } => server.dispatch.evaluated(self.worker, id, reply, lack),
             FromWorker::Leaving => {
                 self.inputs.push(Input::WorkerLeft { worker: self.worker.clone() });
                 self.has_left = true;

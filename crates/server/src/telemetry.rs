@@ -293,7 +293,7 @@ mod tests {
         let (job, attempt, lease) = (JobName::from("test"), AttemptNumber(1), LeaseId(1));
         vec![
             fact(10, What::BuildCreated(Box::new(request))),
-            fact(20, What::Evaluated { graph, questions: Vec::new(), diagnostics: Vec::new() }),
+            fact(20, What::Evaluated { graph, questions: Vec::new(), diagnostics: Vec::new(), program: None }),
             fact(
                 30,
                 What::AttemptLeased {

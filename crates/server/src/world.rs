@@ -23,7 +23,7 @@ use store::rows::{FILES_GONE, OperationRow};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use crate::dispatch::{Dispatch, Fault, Given};
+use crate::dispatch::{Askers, Dispatch, Fault, Given, Wanted};
 use crate::figures::Figures;
 use crate::live::Live;
 use crate::lock::lock;
@@ -289,7 +289,7 @@ impl ServerWorld {
         }
     }
 
-    fn evaluate(&mut self, build: BuildId, pipeline: String, known: &Arc<Known>) {
+    fn evaluate(&mut self, build: BuildId, pipeline: String, known: &Arc<Known>, program: Option<Digest>) {
         let Some(request) = self.request(build) else { return };
         let answers_known = known.answers.len();
         if let Some(evaluation) = self.means.lowering.find(&request, &pipeline, known) {
@@ -301,10 +301,15 @@ impl ServerWorld {
             return;
         }
         let (means, known) = (Arc::clone(&self.means), Arc::clone(known));
+        let wanted = means.dispatch.want(build);
         let (evaluating, permits) = (Arc::clone(&self.evaluating), Arc::clone(&self.evaluations));
         self.means.tasks.spawn(async move {
-            let evaluation = evaluate(&means, build, request, pipeline, known, &permits).await;
+            let asked = ToEvaluate { pipeline, program, wanted: &wanted };
+            let evaluation = evaluate(&means, build, request, asked, known, &permits).await;
             lock(&evaluating).remove(&(build, answers_known));
+            if !wanted.is_still() {
+                return;
+            }
             let input = Input::Evaluated { build, answers_known, evaluation: Box::new(evaluation) };
             // The shell has ended only if nobody waits for the answer.
             let _ = means.inbox.send(input).await;
@@ -395,6 +400,8 @@ impl ServerWorld {
             }
             What::JobRetried { .. } => self.ended.retain(|(ended, _)| *ended != build),
             What::BuildEnded { .. } => {
+                self.means.dispatch.forget_build(build);
+                lock(&self.evaluating).retain(|(evaluated, _)| *evaluated != build);
                 self.begun.remove(&build);
                 self.ended.push_back((build, fact.at));
                 if let Some(collector) = self.means.otlp.clone() {
@@ -451,7 +458,7 @@ impl World for ServerWorld {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Evaluate { build, pipeline, known } => self.evaluate(build, pipeline, &known),
+            Effect::Evaluate { build, pipeline, known, program } => self.evaluate(build, pipeline, &known, program),
             Effect::Answer { build, question } => self.find_answer(build, question),
             Effect::Resolve { build, job, spec, needs } => self.resolve(build, job, spec, needs),
             Effect::AskChild { build, job, asking, child } => self.ask_child(build, job, asking, child),
@@ -525,11 +532,21 @@ pub(crate) fn send_start(means: &Arc<Means>, spec: Arc<AttemptSpec>, trust: Trus
     });
 }
 
+/// A pipeline that is to be evaluated.
+struct ToEvaluate<'w> {
+    /// As the request named it.
+    pipeline: String,
+    /// The binary that is asked, if it is a program that was asked before.
+    program: Option<Digest>,
+    /// That somebody waits for it.
+    wanted: &'w Wanted,
+}
+
 async fn evaluate(
     means: &Arc<Means>,
     build: BuildId,
     request: Arc<BuildRequest>,
-    pipeline: String,
+    ToEvaluate { pipeline, program, wanted }: ToEvaluate<'_>,
     known: Arc<Known>,
     permits: &Semaphore,
 ) -> Evaluation {
@@ -545,8 +562,10 @@ async fn evaluate(
         if let Some(evaluation) = lowered.map_err(|error| error.to_string())?.map_err(|error| with_causes(&error))? {
             return Ok(evaluation);
         }
-        let question = Evaluate { id: 0, build, source, pipeline: pipeline.clone(), known: (*known).clone() };
-        let reply = means.dispatch.evaluate(question, EVALUATION_TRIES, EVALUATION_SILENCE).await?;
+        let question = Evaluate { id: 0, build, source, pipeline: pipeline.clone(), known: (*known).clone(), program };
+        let askers = Askers { pool: request.options.pool.clone(), reach: request.options.pools };
+        let by = (wanted, &askers);
+        let reply = means.dispatch.evaluate(by, question, EVALUATION_TRIES, EVALUATION_SILENCE).await?;
         let permit = permits.acquire().await.map_err(|error| error.to_string())?;
         let (blocking, request) = (Arc::clone(means), Arc::clone(&request));
         let lowered =

@@ -135,7 +135,10 @@ fn evaluated(build: BuildId) -> Fact {
         (name(index), Arc::new(Job { order: index, steps: vec![step], ..Job::default() }))
     };
     let graph = Graph { jobs: (0..GRAPH_JOBS).map(job).collect(), ..Graph::default() };
-    fact(build, What::Evaluated { graph: Arc::new(graph), questions: Vec::new(), diagnostics: Vec::new() })
+    fact(
+        build,
+        What::Evaluated { graph: Arc::new(graph), questions: Vec::new(), diagnostics: Vec::new(), program: None },
+    )
 }
 
 fn ended(build: BuildId) -> Fact {

@@ -11,7 +11,7 @@ const FACTS: &str = include_str!("golden/facts.jsonl");
 
 /// What the lines say: first every kind, with a request as it was at first, then that request with all that it may have
 /// since, then retries that are narrowed to tests, and one that is compared with what ran before; then a wait that a group ended; then
-/// reports that were cut.
+/// reports that were cut; then an evaluation by a program.
 fn facts() -> Vec<Fact> {
     let mut facts = sample::every_kind(BuildId(2));
     let full = facts[0].clone();
@@ -26,6 +26,7 @@ fn facts() -> Vec<Fact> {
     facts.extend(sample::waited_for_a_group(BuildId(2)));
     facts.extend(sample::with_reports_cut(BuildId(2)));
     facts.extend(sample::retried_by_key(BuildId(2)));
+    facts.push(sample::said_by_a_program(BuildId(2)));
     facts
 }
 

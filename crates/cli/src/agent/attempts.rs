@@ -30,7 +30,7 @@ use super::depot::RemoteDepot;
 use super::health::{Health, Room};
 use super::holding::{Held, Holds};
 use super::layers::{Sending, Sends};
-use super::link::Link;
+use super::link::{Link, LinkError};
 use super::outbox::{LeaseLog, Outbox};
 use super::session::{say, warn};
 use super::spares::{Promise, Spares, Wish};
@@ -427,16 +427,9 @@ impl Attempts {
             _ => None,
         });
         for digest in programs.collect::<BTreeSet<_>>() {
-            let path = worker::program_file(&self.data, digest);
-            if path.is_file() {
-                // Programs that nothing uses go by their age.
-                let _ = fs::File::open(&path).and_then(|file| file.set_modified(std::time::SystemTime::now()));
-                continue;
-            }
-            let link = Arc::clone(&self.link);
-            link.fetch(digest).await?;
-            let laid = tokio::task::spawn_blocking(move || lay_program(&link, digest, &path)).await;
-            laid.map_err(|error| error.to_string())??;
+            let (link, data) = (Arc::clone(&self.link), self.data.clone());
+            let brought = tokio::task::spawn_blocking(move || bring_program(&link, &data, digest)).await;
+            brought.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -717,6 +710,17 @@ fn furnish(snapshot: &Snapshot, directory: &Path, environment: &graph::Environme
 
 fn infra(message: String) -> AttemptReport {
     AttemptReport::of(Outcome::Failed(Failure::Infra { message }), now())
+}
+
+/// Sees to it that a program of a pipeline lies where steps are started from. One that does is used now: those that nothing uses go by their age. Blocks.
+pub fn bring_program(link: &Link, data: &Path, program: Digest) -> Result<(), LinkError> {
+    let path = worker::program_file(data, program);
+    if path.is_file() {
+        let _ = fs::File::open(&path).and_then(|file| file.set_modified(std::time::SystemTime::now()));
+        return Ok(());
+    }
+    link.fetch_now(program)?;
+    lay_program(link, program, &path).map_err(LinkError::Refused)
 }
 
 /// Makes the file that steps of a program are started from.

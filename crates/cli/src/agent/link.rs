@@ -256,16 +256,6 @@ impl Link {
         }
     }
 
-    /// As [`Link::fetch_now`], off this thread.
-    ///
-    /// # Errors
-    /// A sentence.
-    pub async fn fetch(self: &Arc<Self>, digest: Digest) -> Result<(), String> {
-        let link = Arc::clone(self);
-        let fetched = tokio::task::spawn_blocking(move || link.fetch_now(digest));
-        fetched.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
-    }
-
     /// Fetches many contents, in parcels.
     fn fetch_all(&self, wanted: &[(Digest, u64)]) -> Result<(), LinkError> {
         let mut rest = wanted;

@@ -1,8 +1,8 @@
 //! A worker's conversation with its servers: joins one, does what it says, tells it everything, and joins the next when it is
 //! gone. Attempts neither begin nor end with a session.
 //!
-//! There are three clocks here: the heartbeat, the wait before a server is tried again, and a moment in which the beginning of a step
-//! waits for company.
+//! There are four clocks here: the heartbeat, the wait before a server is tried again, a moment in which the beginning of a step
+//! waits for company, and how long a program is kept that nobody asks.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -14,16 +14,17 @@ use std::time::Duration;
 
 use api::client::{Client, ClientError, Server, Session};
 use api::problem::ProblemKind;
-use api::worker::{Evaluate, FromWorker, Hello, Join, Offer, PROTOCOL, ProgramReply, Taken, Then, ToWorker};
+use api::worker::{Evaluate, FromWorker, Hello, Join, Lack, Offer, PROTOCOL, ProgramReply, Taken, Then, ToWorker};
+use graph::Digest;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use worker::memory;
 
-use super::attempts::Attempts;
+use super::attempts::{Attempts, bring_program};
 use super::departure::Ending;
 use super::evaluation::{About, SESSION_IDLE_MAX};
 use super::identity::Identity;
-use super::link::Link;
+use super::link::{Link, LinkError};
 use super::outbox::{Outbox, Post, Presence};
 use super::spool::{Kind, put_section, text_of};
 use super::visit;
@@ -58,7 +59,7 @@ const FAREWELL_WAIT: Duration = Duration::from_millis(200);
 /// How long the beginning of a step waits for the first thing that the step prints, or for its end, to leave together with it.
 const GATHERING: Duration = Duration::from_millis(3);
 
-/// The most evaluations that wait; a server that asks for more is told so.
+/// The most evaluations that are under way; a server that asks for more is told so.
 const EVALUATIONS_MAX: usize = 64;
 
 /// Where a server is found.
@@ -193,28 +194,18 @@ impl Agent {
     /// What the server refuses for good.
     pub async fn run(&self) -> Result<Left, Stop> {
         let mut closed = self.attempts.closed();
-        let (evaluate, questions) = mpsc::channel(EVALUATIONS_MAX);
-        let evaluations = tokio::task::spawn_local(answer_questions(
-            questions,
-            Arc::clone(&self.link),
-            Arc::clone(&self.outbox),
-            self.data.clone(),
-        ));
+        let retiring = tokio::task::spawn_local(retire_programs(Arc::clone(&self.link)));
         let (beat, beats) = mpsc::channel(1);
         let checks = tokio::task::spawn_local(check_health(Rc::clone(&self.attempts), beats));
         let _ = beat.try_send(());
-        let worked = self.work(&mut closed, &evaluate, &beat).await;
-        evaluations.abort();
+        let worked = self.work(&mut closed, &beat).await;
+        self.forget_questions().await;
+        retiring.abort();
         checks.abort();
         worked
     }
 
-    async fn work(
-        &self,
-        closed: &mut watch::Receiver<Option<String>>,
-        evaluate: &mpsc::Sender<Evaluate>,
-        beat: &mpsc::Sender<()>,
-    ) -> Result<Left, Stop> {
+    async fn work(&self, closed: &mut watch::Receiver<Option<String>>, beat: &mpsc::Sender<()>) -> Result<Left, Stop> {
         let mut failures = 0;
         let mut told = String::new();
         let mut last_heard = Instant::now();
@@ -225,8 +216,10 @@ impl Agent {
                 Ok((server, session)) => {
                     told.clear();
                     let began = Instant::now();
-                    let over = self.serve(&server, session, closed, evaluate, beat).await;
+                    let over = self.serve(&server, session, closed, beat).await;
                     self.link.set_client(None);
+                    // Who asked has gone; whoever is there next asks anew.
+                    self.forget_questions().await;
                     self.outbox.set_presence(Presence::Away);
                     last_heard = Instant::now();
                     has_told_orphaned = false;
@@ -329,7 +322,6 @@ impl Agent {
         server: &Client,
         mut session: Session,
         closed: &mut watch::Receiver<Option<String>>,
-        evaluate: &mpsc::Sender<Evaluate>,
         beat: &mpsc::Sender<()>,
     ) -> Over {
         let welcome = tokio::time::timeout(JOIN_WAIT, session.next()).await.unwrap_or(Ok(None));
@@ -379,7 +371,7 @@ impl Agent {
                             (beats_at_rest, rest) = (0, None);
                         }
                         let was_leaving = leaving;
-                        self.hear(said, evaluate, &mut leaving);
+                        self.hear(said, &mut leaving);
                         if leaving < was_leaving {
                             self.say_present(closed, leaving);
                         }
@@ -446,7 +438,15 @@ impl Agent {
         self.outbox.say(&FromWorker::Present { leases: self.outbox.leases(), closed: reason });
     }
 
-    fn hear(&self, said: ToWorker, evaluate: &mpsc::Sender<Evaluate>, leaving: &mut Leaving) {
+    /// Nobody waits for answers of programs any more.
+    async fn forget_questions(&self) {
+        if self.link.evaluations().count() > 0 {
+            let link = Arc::clone(&self.link);
+            let _ = tokio::task::spawn_blocking(move || link.evaluations().forget_all()).await;
+        }
+    }
+
+    fn hear(&self, said: ToWorker, leaving: &mut Leaving) {
         match said {
             ToWorker::Welcome { .. } | ToWorker::Alive => {}
             ToWorker::Unknown => say("the server said something that this release does not know: update this worker"),
@@ -455,10 +455,17 @@ impl Agent {
             ToWorker::Forget { lease } => self.attempts.forget(lease),
             ToWorker::Evaluate(question) => {
                 let id = question.id;
-                if evaluate.try_send(*question).is_err() {
+                if self.link.evaluations().count() >= EVALUATIONS_MAX {
                     let reply = Err(format!("{EVALUATIONS_MAX} programs wait to be asked on this worker already"));
-                    self.outbox.say(&FromWorker::Evaluated { id, reply });
+                    return self.outbox.say(&FromWorker::Evaluated { id, reply, lack: None });
                 }
+                self.link.evaluations().begin(id);
+                let (link, outbox) = (Arc::clone(&self.link), Arc::clone(&self.outbox));
+                tokio::task::spawn_local(answer(*question, link, outbox, self.data.clone()));
+            }
+            ToWorker::Unask { id } => {
+                let link = Arc::clone(&self.link);
+                tokio::task::spawn_blocking(move || link.evaluations().forget(id));
             }
             ToWorker::Shell(start) => {
                 if let Some(client) = self.link.client() {
@@ -567,47 +574,79 @@ async fn check_health(attempts: Rc<Attempts>, mut beats: mpsc::Receiver<()>) {
     }
 }
 
-/// Asks programs, one after the other.
-async fn answer_questions(
-    mut questions: mpsc::Receiver<Evaluate>,
-    link: Arc<Link>,
-    outbox: Arc<Outbox>,
-    data: PathBuf,
-) {
+/// Ends programs that are kept running and that nobody asks.
+async fn retire_programs(link: Arc<Link>) {
     loop {
-        let question = match tokio::time::timeout(SESSION_IDLE_MAX, questions.recv()).await {
-            Ok(Some(question)) => question,
-            Ok(None) => return,
-            Err(_) => {
-                link.evaluations().retire(std::time::Instant::now());
-                continue;
-            }
-        };
-        let id = question.id;
-        let (link, data) = (Arc::clone(&link), data.clone());
-        let reply = tokio::task::spawn_blocking(move || evaluate_now(&link, &data, question)).await;
-        let reply = reply.unwrap_or_else(|error| Err(error.to_string()));
-        outbox.say(&FromWorker::Evaluated { id, reply });
+        tokio::time::sleep(SESSION_IDLE_MAX).await;
+        link.evaluations().retire(std::time::Instant::now());
     }
 }
 
-fn evaluate_now(link: &Link, data: &std::path::Path, question: Evaluate) -> Result<Box<ProgramReply>, String> {
-    let about = About { build: question.build, source: question.source, pipeline: question.pipeline };
-    let (evaluations, known) = (link.evaluations(), question.known);
-    let manifest = || link.manifest(question.source);
-    let again = evaluations.ask_again(&about, data, &known);
+/// Answers a question to a program, unless it is forgotten meanwhile.
+async fn answer(question: Evaluate, link: Arc<Link>, outbox: Arc<Outbox>, data: PathBuf) {
+    let id = question.id;
+    let asked = Arc::clone(&link);
+    let said = tokio::task::spawn_blocking(move || evaluate_now(&asked, &data, question)).await;
+    let (reply, lack) = match said.unwrap_or_else(|error| Err(NoReply::of(error.to_string()))) {
+        Ok(reply) => (Ok(reply), None),
+        Err(NoReply { why, lack }) => (Err(why), lack),
+    };
+    if link.evaluations().end(id) {
+        outbox.say(&FromWorker::Evaluated { id, reply, lack });
+    }
+}
+
+/// Why a program was not asked.
+struct NoReply {
+    /// For people.
+    why: String,
+    /// What another worker may have.
+    lack: Option<Lack>,
+}
+
+impl NoReply {
+    fn of(why: String) -> Self {
+        Self { why, lack: None }
+    }
+}
+
+fn evaluate_now(link: &Link, data: &std::path::Path, question: Evaluate) -> Result<Box<ProgramReply>, NoReply> {
+    let Evaluate { id, build, source, pipeline, known, program } = question;
+    let about = About { build, source, pipeline };
+    let evaluations = link.evaluations();
+    let again = evaluations.ask_again(id, &about, data, &known);
     let answer = match again {
         Some(Ok(answer)) => answer,
         // It may have died of something that has nothing to do with the question.
-        Some(Err(_)) | None => evaluations.ask(about, &manifest()?, link.contents(), data, known)?,
+        Some(Err(_)) | None => {
+            let program = match program {
+                Some(program) => fetch_program(link, data, program).map_err(NoReply::of)?,
+                None => None,
+            };
+            if let (None, Err(stop)) = (program, crate::program::check_cargo()) {
+                return Err(NoReply { why: stop.message, lack: Some(Lack::Cargo) });
+            }
+            let manifest = link.manifest(source).map_err(NoReply::of)?;
+            let files = (&manifest, link.contents());
+            evaluations.ask((id, about), files, data, known, program).map_err(NoReply::of)?
+        }
     };
-    let failed = |error: std::io::Error| format!("cannot keep what the program said: {error}");
+    let failed = |error: std::io::Error| NoReply::of(format!("cannot keep what the program said: {error}"));
     let text = link.contents().put(answer.text.as_bytes()).map_err(failed)?;
     if !link.contents().has(answer.program) {
         link.contents().put_file(&answer.binary).map_err(failed)?;
     }
-    link.send(&[text, answer.program]).map_err(|error| error.to_string())?;
+    link.send(&[text, answer.program]).map_err(|error| NoReply::of(error.to_string()))?;
     Ok(Box::new(ProgramReply { text, program: answer.program, files: answer.files }))
+}
+
+/// Sees to it that a program lies among the programs. `None` if nobody has it any more: then it is built again.
+fn fetch_program(link: &Link, data: &std::path::Path, program: Digest) -> Result<Option<Digest>, String> {
+    match bring_program(link, data, program) {
+        Ok(()) => Ok(Some(program)),
+        Err(LinkError::Absent(_)) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Tells whoever watches the process.

@@ -52,7 +52,7 @@ impl Watching {
     /// Tells a view that has seen nothing yet of the jobs there are.
     pub fn catch_up(&self, view: &mut dyn View) {
         let graph = Arc::new(self.graph.clone());
-        let what = What::Evaluated { graph, questions: Vec::new(), diagnostics: Vec::new() };
+        let what = What::Evaluated { graph, questions: Vec::new(), diagnostics: Vec::new(), program: None };
         let _ = view.show(view::Moment::Fact(&Fact { build: self.shown, at: Timestamp(0), what }));
     }
 
@@ -177,7 +177,12 @@ impl Watching {
         self.graph.jobs.extend((self.unnamed..unnamed).map(|number| (name(number), Arc::default())));
         self.unnamed = unnamed;
         self.graph.holes = holes.iter().map(|name| Hole { name: name.clone(), after: Vec::new() }).collect();
-        What::Evaluated { graph: Arc::new(self.graph.clone()), questions: Vec::new(), diagnostics: Vec::new() }
+        What::Evaluated {
+            graph: Arc::new(self.graph.clone()),
+            questions: Vec::new(),
+            diagnostics: Vec::new(),
+            program: None,
+        }
     }
 
     /// What a gate asks for, at its job, where a view looks for it; of a job that the stream has not named it is not told.

@@ -316,6 +316,11 @@ impl Archive for There {
         Ok(found)
     }
 
+    fn unasked(&self, build: BuildId) -> Result<Option<String>, Stop> {
+        let found = known(self.link.wait(self.link.client.build_get(build)))?;
+        Ok(found.and_then(|found| found.unasked))
+    }
+
     fn waits(&self, build: BuildId, names: &[JobName]) -> Result<BTreeMap<JobName, Waiting>, Stop> {
         let mut waits = BTreeMap::new();
         for name in names.iter().take(WAITS_MAX) {
@@ -339,6 +344,7 @@ impl Archive for There {
             graph: Arc::default(),
             questions: Vec::new(),
             diagnostics: rows::diagnostics(diagnostics).0,
+            program: None,
         };
         Ok(vec![Fact { build, at: graph::Timestamp(0), what }])
     }

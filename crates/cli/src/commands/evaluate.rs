@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Stop;
 use crate::args::Colour;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{AtStart, Pipeline};
 use crate::program::testing::{self, Tests};
 use crate::project::Project;
 use crate::{exit, output};
@@ -34,6 +34,8 @@ pub struct Question {
     pub pipeline: String,
     /// What is known.
     pub known: Known,
+    /// The binary that is asked, as it lies among the programs; without one the program is built and tested.
+    pub program: Option<Digest>,
 }
 
 /// What the program says.
@@ -61,8 +63,8 @@ pub enum More {
     Never,
 }
 
-/// Answers questions about one pipeline, a line each, until there are no more. What the first one says of root, data and
-/// pipeline holds for all of them: the program is built and started once. Before a build's first question its tests run, if it has any
+/// Answers questions about one pipeline, a line each, until there are no more. What the first one says of root, data,
+/// pipeline and program holds for all of them: the program is built and started once. Before a build's first question its tests run, if it has any
 /// that did not pass with these sources before.
 ///
 /// # Errors
@@ -99,9 +101,13 @@ struct Asked {
 impl Asked {
     fn load(question: &Question) -> Result<Self, Stop> {
         let project = Project { root: question.root.clone(), data: question.data.clone(), inside: None };
-        let loaded = match question.pipeline.as_str() {
-            "" => Pipeline::load(&project, None, Colour::Never),
-            name => Pipeline::named(&project, name, Colour::Never),
+        let loaded = match (question.pipeline.as_str(), question.program) {
+            (name, Some(program)) => {
+                let begun = AtStart { program: Some(program), texts: BTreeMap::new() };
+                Pipeline::begun(&project, name, begun, Colour::Never)
+            }
+            ("", None) => Pipeline::load(&project, None, Colour::Never),
+            (name, None) => Pipeline::named(&project, name, Colour::Never),
         };
         // What the compiler said stands above it.
         let pipeline = loaded.map_err(|stop| match stop.message.is_empty() {
@@ -112,7 +118,8 @@ impl Asked {
             return Err(Stop::wrong(format!("{} is no program", question.pipeline)));
         };
         // A build that has had answers passed them when it began.
-        if question.known.answers.is_empty()
+        if question.program.is_none()
+            && question.known.answers.is_empty()
             && let Tests::Failed { .. } = testing::before_run(program, Some(TESTS_MAX))?
         {
             return Err(Stop::wrong(format!("the tests of {} do not pass; nothing was run", program.name)));

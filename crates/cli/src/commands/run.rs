@@ -1,8 +1,9 @@
 //! `ropewalk run`: the whole walk of one local build.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use graph::{BuildId, Diagnostic, Event, Graph, Job, JobName, Known, Verdict, Wai
 use server::Shell;
 use store::Claim;
 use worker::keeper::{Keeper, Processes};
-use worker::workspace::{Blind, Look, Seen, Snapshot};
+use worker::workspace::{Blind, Look, Seen, Snapshot, WorkspaceError};
 
 use super::Stop;
 use crate::args::{Colour, Output, Run, RunHow};
@@ -25,10 +26,10 @@ use crate::local::secrets::SecretSource;
 use crate::local::slots::{Lender, Slots};
 use crate::local::turns::Turns;
 use crate::local::world::{GatePolicy, LocalWorld, Parts, WORKER};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{AtStart, Pipeline};
 use crate::places::Places;
 use crate::program::testing::{self, Tests};
-use crate::project::Project;
+use crate::project::{PIPELINE_FOLDER, Project};
 use crate::retention::{self, CacheBounds, Retention};
 use crate::shortcut::{Key, Unchanged};
 use crate::view::json::Json;
@@ -151,7 +152,8 @@ fn tests_failed(request: BuildRequest, failure: Diagnostic, project: &Project) -
     let build = places.store.reserve_build()?;
     let at = now();
     let name = request.pipeline.clone();
-    let evaluated = What::Evaluated { graph: Arc::default(), questions: Vec::new(), diagnostics: vec![failure] };
+    let evaluated =
+        What::Evaluated { graph: Arc::default(), questions: Vec::new(), diagnostics: vec![failure], program: None };
     let ended = What::BuildEnded { verdict: Verdict::Failed { because: None } };
     let facts = [What::BuildCreated(Box::new(request)), evaluated, ended];
     places.store.append(&facts.map(|what| Fact { build, at, what }))?;
@@ -200,11 +202,13 @@ pub fn go_on(
 ) -> Result<u8, Stop> {
     let Taken { build, claim, inputs } = taken;
     let facts = places.store.facts(build)?;
-    let mut request = None;
+    let (mut request, mut program) = (None, None);
     let mut engine = Engine::new();
     for fact in &facts {
         match &fact.what {
             engine::fact::What::BuildCreated(created) => request = Some(created.clone()),
+            // The first is that which is asked ever after.
+            engine::fact::What::Evaluated { program: Some(digest), .. } => drop(program.get_or_insert(*digest)),
             engine::fact::What::BuildEnded { verdict } => {
                 let text = crate::words::verdict(verdict);
                 return Err(Stop::wrong(format!(
@@ -236,7 +240,14 @@ pub fn go_on(
     }
     let facts = facts.into_iter().chain(lost.facts).collect();
     tell_moved(build, &request.event, project);
-    let pipeline = Pipeline::named(project, &request.pipeline, colour)?;
+    let begun = AtStart { program, texts: texts_at_start(build, &request.pipeline, project) };
+    let pipeline = Pipeline::begun(project, &request.pipeline, begun, colour).map_err(|stop| match program {
+        Some(_) => Stop {
+            message: format!("{}; `ropewalk retry {build}` begins anew with what is there now", stop.message),
+            ..stop
+        },
+        None => stop,
+    })?;
     let start = Start {
         sight: Sight::Unasked,
         build,
@@ -249,6 +260,22 @@ pub fn go_on(
         key: None,
     };
     execute(start, keeper, places, how, project, colour)
+}
+
+/// The files of a build's pipeline, and its program's sources, as they were when it began, by name. What cannot be had is left out: it is read as it
+/// is now.
+fn texts_at_start(build: BuildId, pipeline: &str, project: &Project) -> BTreeMap<String, Vec<u8>> {
+    let read = || -> Result<_, WorkspaceError> {
+        let start = Snapshot::reopen(&worker::snapshot_directory(&project.data, build))?;
+        let is_source =
+            |path: &PathBuf| path.starts_with(PIPELINE_FOLDER) && path.extension().is_some_and(|end| end == "rs");
+        let mut wanted: Vec<PathBuf> = start.files()?.into_iter().filter(is_source).collect();
+        wanted.extend(pipeline.split(", ").map(PathBuf::from));
+        let texts = start.contents(&wanted)?;
+        let named = |(path, text): (&PathBuf, Option<Vec<u8>>)| Some((path.display().to_string(), text?));
+        Ok(wanted.iter().zip(texts).filter_map(named).collect())
+    };
+    read().unwrap_or_default()
 }
 
 /// Says that jobs which work in the tree itself will find another commit than the build's.

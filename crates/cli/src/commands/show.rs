@@ -85,6 +85,8 @@ struct Shown {
     usual_ms: BTreeMap<JobName, u64>,
     /// Why those of its jobs wait that have not begun.
     waits: BTreeMap<JobName, Waiting>,
+    /// Why its program is not asked, though it is to be.
+    unasked: Option<String>,
     /// The builds that its jobs asked for.
     children: Vec<BuildRow>,
     is_run: bool,
@@ -165,6 +167,7 @@ impl Shown {
             gates: archive.gates(row.build)?.into_iter().filter(|row| is_wanted(&row.job)).collect(),
             children: archive.children(row.build)?,
             waits,
+            unasked: if is_run && only.is_none() { archive.unasked(row.build)? } else { None },
             is_run,
             resumed_by: match row.verdict == Verdict::Running && !is_run {
                 true => child::resumed_by(&row, |build| archive.build(build))?,
@@ -237,7 +240,7 @@ impl Shown {
         let holes = self.graph.as_ref().map(|graph| &graph.holes);
         json!({
             "build": self.row, "is_run": self.is_run, "jobs": jobs, "holes": holes, "artifacts": self.artifacts,
-            "gates": self.gates, "children": self.children, "statuses": self.graph.as_ref().map(|graph| &graph.statuses),
+            "gates": self.gates, "children": self.children, "unasked": self.unasked, "statuses": self.graph.as_ref().map(|graph| &graph.statuses),
             "growth": self.history.growth_json(), "diagnostics": self.history.diagnostics_json(),
         })
     }

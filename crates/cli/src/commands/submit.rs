@@ -247,6 +247,9 @@ pub fn tell(submitted: &Submitted) {
             submitted.build
         );
     }
+    if let Some(unasked) = &submitted.unasked {
+        let _ = writeln!(std::io::stderr(), "{}", words::harmless(unasked));
+    }
     for waiting in &submitted.unmatched {
         let _ = writeln!(std::io::stderr(), "{}", told_of(waiting));
     }

@@ -438,7 +438,7 @@ impl LocalWorld {
                 self.trust = request.event.trust;
                 self.only.clone_from(&request.options.only);
             }
-            What::Evaluated { graph, questions, diagnostics } => {
+            What::Evaluated { graph, questions, diagnostics, program: _ } => {
                 self.has_asked |= questions.iter().any(|question| !matches!(question, Question::Outcome(_)));
                 if self.graph.is_none() {
                     self.first_faults.clone_from(diagnostics);

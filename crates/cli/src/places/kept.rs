@@ -92,7 +92,7 @@ impl Kept {
         let graph = Arc::new(Graph { jobs: jobs.collect(), ..Graph::default() });
         let mut kept = KeptBuild { kept: self, build, graph: Arc::clone(&graph), attempts: 0, failed: None };
         kept.fact(What::BuildCreated(Box::new(request)));
-        kept.fact(What::Evaluated { graph, questions: Vec::new(), diagnostics: Vec::new() });
+        kept.fact(What::Evaluated { graph, questions: Vec::new(), diagnostics: Vec::new(), program: None });
         kept
     }
 }

@@ -179,6 +179,11 @@ impl Program {
         Some((name.clone(), self.text(&name)?))
     }
 
+    /// Takes the text of a source, by its name for users, for what is shown of it.
+    pub fn learn(&self, name: String, text: Vec<u8>) {
+        self.texts.borrow_mut().insert(name, String::from_utf8(text).ok());
+    }
+
     /// The text of a source, by its name for users, as it was when it was first asked for.
     fn text(&self, name: &str) -> Option<String> {
         let mut texts = self.texts.borrow_mut();

@@ -162,7 +162,7 @@ mod tests {
             holes: after.iter().map(hole).collect(),
             ..Graph::default()
         };
-        What::Evaluated { graph: Arc::new(graph), questions: Vec::new(), diagnostics: Vec::new() }
+        What::Evaluated { graph: Arc::new(graph), questions: Vec::new(), diagnostics: Vec::new(), program: None }
     }
 
     fn passed(job: &str) -> What {

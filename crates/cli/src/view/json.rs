@@ -307,7 +307,7 @@ mod tests {
             let jobs = jobs.iter().map(|name| (JobName::from(*name), Arc::new(Job::default()))).collect();
             let statuses = BTreeMap::from([("s".to_owned(), Status { state, text: "t".to_owned() })]);
             let graph = Arc::new(Graph { jobs, holes, statuses, ..Graph::default() });
-            What::Evaluated { graph, questions: Vec::new(), diagnostics: Vec::new() }
+            What::Evaluated { graph, questions: Vec::new(), diagnostics: Vec::new(), program: None }
         };
         let hole = Hole { name: "then:plan".to_owned(), after: vec!["plan".into()] };
         let ended = What::JobEnded { job: "plan".into(), outcome: Outcome::passed(), how: Ended::Decided };

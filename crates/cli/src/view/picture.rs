@@ -83,7 +83,7 @@ impl Run {
         let job = |name: &str| Arc::new(Job { allow_failure: name == "lint", ..Job::default() });
         let jobs = names.iter().map(|name| (JobName::from(*name), job(name))).collect();
         let graph = Arc::new(Graph { jobs, ..Graph::default() });
-        self.fact(80, What::Evaluated { graph, questions: Vec::new(), diagnostics: Vec::new() });
+        self.fact(80, What::Evaluated { graph, questions: Vec::new(), diagnostics: Vec::new(), program: None });
     }
 
     fn lease(&mut self, ms: u64, job: &str) {

@@ -170,7 +170,7 @@ fn whole(app: &App, call: &Call, row: &BuildRow) -> api::build::Build {
     let may_know =
         |bearer: &Arc<Bearer>| bearer.may(Verb::Submit, &Target::project(&row.origin.project), app.now()).is_ok();
     let source = row.origin.source.filter(|_| call.bearer().is_ok_and(may_know));
-    api::build::Build { source, ..convert::build(row) }
+    api::build::Build { source, unasked: app.server.dispatch.unasked(row.build), ..convert::build(row) }
 }
 
 pub async fn get(app: Arc<App>, call: Call) -> Answered {
@@ -388,14 +388,14 @@ async fn made(app: &Arc<App>, call: &Call, wanted: Wanted, reason: String) -> An
     if !reason.is_empty() || call.route.operation != "build_submit" {
         audit(app, call, &project, format!("build {}", submitted.build), reason).await?;
     }
-    let crate::server::Submitted { build, number, superseded, unmatched, .. } = submitted;
+    let crate::server::Submitted { build, number, superseded, unmatched, unasked, .. } = submitted;
     for earlier in &superseded {
         let detail = format!("canceled: build {build} takes its place");
         audit(app, call, &project, format!("build {earlier}"), detail).await?;
     }
     let name_of = |worker: &WorkerId| app.server.dispatch.name_of(worker);
     let unmatched = unmatched.iter().map(|(job, why)| super::wait::told(build, job, Some(why), "", &name_of)).collect();
-    let submitted = Submitted { build, project, number, made, superseded, unmatched };
+    let submitted = Submitted { build, project, number, made, superseded, unmatched, unasked };
     answer::json_as(status, &submitted)
 }
 

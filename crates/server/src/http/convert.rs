@@ -15,7 +15,7 @@ use store::rows::{
     ArtifactRow, AttemptRow, BuildRow, Eviction, GateRow, JobRow, JobState as RowState, OperationRow, TestRow,
 };
 
-/// A build without its source, which [`super::build::whole`] adds for whoever may know it.
+/// A build without its source, which [`super::build::whole`] adds for whoever may know it, and without what it waits for.
 pub fn build(row: &BuildRow) -> Build {
     let because = match &row.verdict {
         graph::Verdict::Failed { because } => because.as_ref().map(JobName::to_string),
@@ -52,6 +52,7 @@ pub fn build(row: &BuildRow) -> Build {
         warnings: row.warnings,
         // A canceled build asks nobody any more.
         open_gates: if row.finished.is_some() { 0 } else { row.open_gates },
+        unasked: None,
     }
 }
 

@@ -12,6 +12,7 @@ use graph::{BuildId, Digest, Event, EventKind, JobName, Known, Origin, Outcome, 
 use serde_json::Value;
 
 use super::{RequestError, Server, blocking};
+use crate::dispatch::Askers;
 use crate::lock::lock;
 use crate::lowering::First;
 use crate::records::{Project, Sharing, Superseding, is_name};
@@ -75,6 +76,8 @@ pub struct Submitted {
     pub superseded: Vec<BuildId>,
     /// The jobs that no worker which is there could run, as far as they are known, the first [`UNMATCHED_TOLD_MAX`].
     pub unmatched: Vec<(JobName, Wait)>,
+    /// Why no worker can ask its pipeline's program for now, for people.
+    pub unasked: Option<String>,
 }
 
 /// Whether a build was made for a request.
@@ -115,6 +118,9 @@ impl Server {
         let number = request.origin.number;
         let known = Known::of(request.event.clone());
         let evaluated = self.means.lowering.find(&request, &request.pipeline, &known);
+        // Of files all is known by now.
+        let askers = Askers { pool: request.options.pool.clone(), reach: request.options.pools };
+        let unasked = if evaluated.is_none() { self.dispatch.nobody(&askers) } else { None };
         let evaluated = evaluated.map(|it| Input::Evaluated { build, answers_known: 0, evaluation: Box::new(it) });
         // What is known already is said at once: the facts from the request to the first lease are stored together.
         let inputs =
@@ -130,13 +136,13 @@ impl Server {
             drop(tokio::task::spawn_blocking(move || server.draw_ahead(&project)).await);
         }));
         let Some(of) = self.means.duplicates.take(build) else {
-            return Ok(Submitted { build, number, made: Made::New, superseded, unmatched: unmatched? });
+            return Ok(Submitted { build, number, made: Made::New, superseded, unmatched: unmatched?, unasked });
         };
         let unmatched = self.unmatched(of).await?;
         let store = Arc::clone(&self.store);
         let row = blocking(move || store.build(of)).await??;
         let number = row.map_or(0, |row| row.origin.number);
-        Ok(Submitted { build: of, number, made: Made::Joined, superseded, unmatched })
+        Ok(Submitted { build: of, number, made: Made::Joined, superseded, unmatched, unasked })
     }
 
     /// The jobs of a build that no worker could run.

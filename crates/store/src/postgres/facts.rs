@@ -162,11 +162,11 @@ impl Written {
             }
             first.entry(fact.build).or_insert(place);
             let open = lines.entry(fact.build).or_default();
-            let digest = if let What::Evaluated { graph, questions, diagnostics } = &fact.what {
+            let digest = if let What::Evaluated { graph, questions, diagnostics, program } = &fact.what {
                 open.flush(fact.build, &mut fact_rows);
                 let digest = memory.graph(graph, &mut graph_rows)?;
                 let (questions, diagnostics) = (questions.clone(), diagnostics.clone());
-                let what = What::Evaluated { graph: Arc::default(), questions, diagnostics };
+                let what = What::Evaluated { graph: Arc::default(), questions, diagnostics, program: *program };
                 let body = json(&Fact { build: fact.build, at: fact.at, what });
                 fact_rows.push(vec![position(fact.build, place).into(), 1_u64.into(), body.into(), digest.into()]);
                 Some(digest)

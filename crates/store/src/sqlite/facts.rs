@@ -63,13 +63,14 @@ pub(super) fn append(writer: &mut Writer, facts: &[Fact]) -> Result<(), StoreErr
         let place = next_place(working, fact.build)?;
         first.entry(fact.build).or_insert(place);
         let open = lines.entry(fact.build).or_default();
-        let digest = if let What::Evaluated { graph, questions, diagnostics } = &fact.what {
+        let digest = if let What::Evaluated { graph, questions, diagnostics, program } = &fact.what {
             flush(connection, fact.build, open)?;
             let digest = store_graph(connection, last_graph, graph)?;
             let what = What::Evaluated {
                 graph: Arc::default(),
                 questions: questions.clone(),
                 diagnostics: diagnostics.clone(),
+                program: *program,
             };
             let pointing = Fact { build: fact.build, at: fact.at, what };
             insert(connection, position(fact.build, place), 1, &to_json(&pointing), Some(digest))?;

@@ -36,7 +36,14 @@ pub fn created(build: BuildId) -> Fact {
 
 pub fn evaluated(build: BuildId, graph: Arc<Graph>) -> Fact {
     let diagnostics = vec![Diagnostic::warning("odd", "this is odd")];
-    fact(build, 2, What::Evaluated { graph, questions: vec![Question::ChangedFiles], diagnostics })
+    fact(build, 2, What::Evaluated { graph, questions: vec![Question::ChangedFiles], diagnostics, program: None })
+}
+
+/// An evaluation by a program, whose binary is noted.
+pub fn said_by_a_program(build: BuildId) -> Fact {
+    let program = Some(graph::Digest([7; 32]));
+    let (graph, questions, diagnostics) = (Arc::default(), Vec::new(), Vec::new());
+    fact(build, 3, What::Evaluated { graph, questions, diagnostics, program })
 }
 
 pub fn leased(build: BuildId, job: &str, attempt: u32) -> Fact {
@@ -268,6 +275,7 @@ pub fn every_kind(build: BuildId) -> Vec<Fact> {
             graph: Arc::new(full_graph()),
             questions: vec![Question::BranchesHolding],
             diagnostics: vec![warning],
+            program: None,
         },
         What::GateOpened { job: job("test"), prompt: "go on?".to_owned() },
         What::GateAnswered { job: job("test"), answer: Some(outputs), by: "ann".to_owned(), reason: String::new() },

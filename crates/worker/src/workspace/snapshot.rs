@@ -565,6 +565,25 @@ impl Snapshot {
         *self.oldest_ns.get_or_init(look)
     }
 
+    /// What files, relative to the project's folder, held at the start, in this order; `None` of one that was not there, or is no file.
+    ///
+    /// # Errors
+    /// git's words, or the system's about a file.
+    pub fn contents(&self, files: &[PathBuf]) -> Result<Vec<Option<Vec<u8>>>, WorkspaceError> {
+        let Layers(layers) = self.layers()?;
+        let content = |file: &PathBuf| {
+            let file = self.manifest.prefix.join(file);
+            let there = |layer: &PathBuf| Some((layer.join(&file), fs::symlink_metadata(layer.join(&file)).ok()?));
+            match layers.iter().find_map(there) {
+                Some((path, metadata)) if metadata.is_file() && !self.is_hidden(&layers, &file) => {
+                    fs::read(&path).map(Some).map_err(WorkspaceError::at(&path))
+                }
+                Some(_) | None => Ok(None),
+            }
+        };
+        files.iter().map(content).collect()
+    }
+
     /// Copies single files, relative to the repository, as they were at the start into `target`, of which these directories are made; those that
     /// were not there are left out.
     ///

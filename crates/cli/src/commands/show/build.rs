@@ -18,6 +18,9 @@ const JOBS_SHOWN_MAX: usize = 50;
 pub fn text(shown: &Shown, archive: &dyn Archive, calendar: &Calendar, paint: Paint) -> Result<String, Stop> {
     let mut page = parts::header(shown, calendar, paint);
     jobs(&mut page, shown, calendar, paint);
+    if let Some(unasked) = &shown.unasked {
+        page.push_str(&format!("\n{}\n", columns::one_line(unasked)));
+    }
     parts::gates(&mut page, shown, calendar, paint);
     parts::tests(&mut page, shown, paint);
     parts::statuses(&mut page, shown, paint);

@@ -274,7 +274,8 @@ fn what_grew_what_it_says_of_itself_and_what_was_wrong() {
             ..Graph::default()
         })
     };
-    let evaluated = |graph, diagnostics| engine::What::Evaluated { graph, questions: Vec::new(), diagnostics };
+    let evaluated =
+        |graph, diagnostics| engine::What::Evaluated { graph, questions: Vec::new(), diagnostics, program: None };
     let mut diverged = graph::Diagnostic::error("diverged", "job `plan` had begun, and a later evaluation changes it");
     diverged.label = r#"before: {"order":0}; after: {"order":0,"title":"Plan"}"#.to_owned();
     let mut build = kept.build(&["plan"]);
