@@ -294,7 +294,31 @@ fn npm_keeps_what_it_fetched_while_the_lock_stays() {
 fn projects_in_folders_are_named() {
     let (jobs, text) = propose(&[("a/package.json", ""), ("b/Makefile", ""), ("c/d/Makefile", "")], &["make"]);
     assert_eq!(jobs, "hello: echo \"nothing to build yet\"");
-    assert!(text.contains("# a/package.json, b/Makefile: only the root was looked at"), "{text}");
+    assert!(text.contains("# a/package.json, b/Makefile, c/d/Makefile: only the root was looked at"), "{text}");
+    let deep =
+        [("a/b/c/go.mod", ""), ("a/b/c/d/go.mod", ""), ("e/Gemfile", ""), ("e/f/Gemfile", ""), ("vendor/g/go.mod", "")];
+    let (_, text) = propose(&deep, &[]);
+    assert!(text.contains("# a/b/c/go.mod, e/Gemfile: only the root was looked at"), "{text}");
+}
+
+#[test]
+fn projects_in_folders_that_no_job_at_the_root_covers_are_named() {
+    let root = [
+        ("Cargo.toml", "[workspace]"),
+        ("crates/a/Cargo.toml", ""),
+        ("services/api/go.mod", ""),
+        ("web/package.json", ""),
+        ("web/Makefile", ""),
+    ];
+    let (jobs, text) = propose(&root, &["cargo"]);
+    assert_eq!(jobs, "rust: cargo test --workspace");
+    assert!(text.contains("# services/api/go.mod, web/package.json: only the root was looked at"), "{text}");
+    // The root's is told already, with what it lacks.
+    let (_, text) = propose(&root, &[]);
+    assert!(text.contains("# services/api/go.mod, web/package.json: only"), "{text}");
+    // A module of Go ends where the next begins.
+    let (_, text) = propose(&[("go.mod", ""), ("tools/go.mod", "")], &["go"]);
+    assert!(text.contains("# tools/go.mod: only the root was looked at"), "{text}");
     let (_, text) = propose(&[("Makefile", "test:\n"), ("b/Makefile", "")], &["make"]);
     assert!(!text.contains("only the root"), "{text}");
 }

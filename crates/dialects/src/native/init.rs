@@ -115,6 +115,8 @@ impl Repository<'_> {
 struct Found {
     jobs: Vec<Proposal>,
     remarks: Vec<String>,
+    /// The ids of jobs that only lack their program.
+    left_out: Vec<&'static str>,
 }
 
 /// One proposed job.
@@ -148,6 +150,7 @@ impl Found {
         match programs.iter().find(|program| !(repository.program_exists)(program)) {
             None => self.jobs.push(proposal),
             Some(missing) => {
+                self.left_out.push(proposal.id);
                 let commands = proposal.run.join(" && ").replace('\n', " ");
                 self.remarks.push(format!("`{missing}` was not found here, so this is left out: {commands}"));
             }
@@ -315,29 +318,47 @@ fn nix(repository: &Repository<'_>, found: &mut Found) {
     }
 }
 
-/// Files by which a project is known, for those that lie in folders of their own.
-const PROJECT_FILES: [&str; 10] = [
-    "Cargo.toml",
-    "package.json",
-    "go.mod",
-    "pyproject.toml",
-    "setup.py",
-    "pom.xml",
-    "Gemfile",
-    "CMakeLists.txt",
-    "meson.build",
-    "Makefile",
+/// Files by which a project is known, for those that lie in folders of their own, with the job that is proposed for one at the root.
+const PROJECT_FILES: [(&str, &str); 10] = [
+    ("Cargo.toml", "rust"),
+    ("package.json", "node"),
+    ("go.mod", "go"),
+    ("pyproject.toml", "python"),
+    ("setup.py", "python"),
+    ("pom.xml", "java"),
+    ("Gemfile", "ruby"),
+    ("CMakeLists.txt", "cmake"),
+    ("meson.build", "meson"),
+    ("Makefile", "make"),
 ];
+/// Folders whose projects are somebody else's, or what tests read.
+const FOREIGN_FOLDERS: [&str; 4] = ["vendor", "third_party", "node_modules", "testdata"];
+/// How deep folders are looked at.
+const FOLDER_DEPTH_MAX: usize = 3;
 /// The most of them that a remark names.
 const FOLDERS_NAMED_MAX: usize = 5;
 
-/// Only where nothing was found at the root: names the projects in its folders, which nothing is proposed for.
+/// Names the projects in folders, which nothing is proposed for: those of a tool that no job at the root uses, which works on all
+/// folders below, and Go's modules, each of which is for itself.
 fn in_folders(repository: &Repository<'_>, found: &mut Found) {
-    if !found.jobs.is_empty() {
-        return;
-    }
-    let of_folder = |path: &&str| path.split_once('/').is_some_and(|(_, file)| PROJECT_FILES.contains(&file));
-    let there: Vec<&str> = repository.paths.iter().copied().filter(of_folder).collect();
+    let is_used = |id: &str| found.jobs.iter().any(|job| job.id == id) || found.left_out.contains(&id);
+    // By what the files stand at in the table: of several in one folder the first is named.
+    let missed_file =
+        |file: &str| PROJECT_FILES.iter().position(|(name, id)| *name == file && (*id == "go" || !is_used(id)));
+    let is_own = |folder: &str| {
+        folder.split('/').count() <= FOLDER_DEPTH_MAX && !folder.split('/').any(|part| FOREIGN_FOLDERS.contains(&part))
+    };
+    let projects = repository.paths.iter().filter_map(|path| path.rsplit_once('/'));
+    let missed: BTreeSet<(&str, usize)> = projects
+        .filter(|(folder, _)| is_own(folder))
+        .filter_map(|(folder, file)| Some((folder, missed_file(file)?)))
+        .collect();
+    let has_one_above =
+        |folder: &str, file: usize| folder.match_indices('/').any(|(end, _)| missed.contains(&(&folder[..end], file)));
+    let mut named: Vec<_> = missed.iter().filter(|(folder, file)| !has_one_above(folder, *file)).collect();
+    named.dedup_by_key(|(folder, _)| *folder);
+    let mut there: Vec<String> =
+        named.into_iter().map(|(folder, file)| format!("{folder}/{}", PROJECT_FILES[*file].0)).collect();
     if there.is_empty() {
         return;
     }
@@ -345,7 +366,8 @@ fn in_folders(repository: &Repository<'_>, found: &mut Found) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let named = there[..there.len().min(FOLDERS_NAMED_MAX)].join(", ");
+    there.truncate(FOLDERS_NAMED_MAX);
+    let named = there.join(", ");
     found.remarks.push(format!(
         "{named}{more}: only the root was looked at; give each of these folders a job with `working_directory`"
     ));
