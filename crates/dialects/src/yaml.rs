@@ -465,11 +465,21 @@ impl<'r, 's> Yaml<'r, 's> {
                 Some("a control character stands here"),
                 "remove it, or write it as an escape in double quotes: `\"\\u0007\"`",
             ),
+            _ if is_at_expression(self.reading.text.as_bytes(), offset) => (
+                Some("an expression stands in brackets without quotes"),
+                "put the expression in quotes: `\"${{ … }}\"`",
+            ),
             kind => explain(kind),
         };
         let message = message.map_or_else(|| format!("this is no YAML: {}", error.info()), str::to_owned);
         syntax("yaml-syntax", message, self.reading.location(span), "the reader gave up here", help)
     }
+}
+
+/// Whether the reader gave up at the braces of a `${{ }}`, which brackets around it do not let be text.
+fn is_at_expression(text: &[u8], offset: usize) -> bool {
+    let starts_with = |start: usize, what: &[u8]| text.get(start..).is_some_and(|rest| rest.starts_with(what));
+    starts_with(offset, b"{{") || offset.checked_sub(1).is_some_and(|dollar| starts_with(dollar, b"${{"))
 }
 
 /// Where the last child of an indented collection ends in the text, which for a copy is where its alias ends.

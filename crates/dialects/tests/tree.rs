@@ -144,6 +144,9 @@ fn yaml_faults_of_grammar() {
         "a: - b\n",
         "a: !x!y z\n",
         "a: \"x\"#c\n",
+        "env: {A: ${{ event.branch }}}\n",
+        "needs: [ ${{ env.A }} ]\n",
+        "needs: [a-${{ env.A }}]\n",
     ];
     check("yaml_syntax", Notation::Yaml, &texts);
 }
