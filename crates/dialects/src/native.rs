@@ -15,6 +15,7 @@ mod environment_files;
 mod errors;
 mod expand;
 pub(crate) mod files;
+mod foreign;
 mod jobs;
 mod kept;
 mod keys;

@@ -8,6 +8,7 @@ use expression::{Condition, Error, Scope, Template};
 use graph::{Diagnostic, EventKind, JobName, Location};
 
 use super::errors::{self, Faults};
+use super::foreign;
 use super::kept::Kept;
 use super::keys::{self, AXIS, MATRIX_FORM, NameKind, Phase, Presence, Record, Type};
 use super::measure;
@@ -97,6 +98,7 @@ impl Check<'_> {
 
     fn record(&mut self, node: &Node, record: &Record, what: &str) {
         let has_axes = std::ptr::eq(record, &raw const MATRIX_FORM);
+        let need_by_key = if record.name == "need" { foreign::need(node) } else { None };
         for entry in node.entries().unwrap_or_default() {
             let Some(name) = entry.name() else {
                 let fault = errors::bad_key(self.at(&entry.key), what);
@@ -113,11 +115,16 @@ impl Check<'_> {
                     self.name(&entry.key, name, NameKind::Id);
                     self.axis(&entry.value, &AXIS, name);
                 }
+                None if need_by_key.is_some() => {}
                 None => {
                     let sources = self.sources;
                     self.faults.push_with(|| {
+                        let place = sources.location(entry.key.span);
+                        if std::ptr::eq(record, &raw const keys::PIPELINE) && foreign::is_job(&entry.value) {
+                            return errors::job_at_the_top(place, name);
+                        }
                         let known: Vec<&str> = record.keys.iter().map(|key| key.name).collect();
-                        errors::unknown_key(sources.location(entry.key.span), name, record.name, &known)
+                        errors::unknown_key(place, name, record.name, &known)
                     });
                 }
             }
@@ -130,7 +137,10 @@ impl Check<'_> {
         }
         for key in record.keys.iter().filter(|key| key.presence == Presence::Required) {
             if node.get(key.name).is_none() {
-                let fault = errors::missing_key(self.at(node), key.name, record.name);
+                let fault = match &need_by_key {
+                    Some(meant) => errors::need_by_key(self.at(node), meant.clone()),
+                    None => errors::missing_key(self.at(node), key.name, record.name),
+                };
                 self.faults.push(fault);
             }
         }

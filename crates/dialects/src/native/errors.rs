@@ -4,6 +4,7 @@
 
 use graph::{Diagnostic, Location};
 
+use super::foreign;
 use super::plugins::BROUGHT_PLUGINS;
 use super::spelled::Comparison;
 use crate::suggest;
@@ -90,24 +91,24 @@ pub(crate) fn no_jobs(place: Location) -> Diagnostic {
 }
 
 pub(crate) fn unknown_key(place: Location, key: &str, map: &str, known: &[&str]) -> Diagnostic {
-    let help = match (map, key) {
-        ("job" | "listed_job", "steps" | "script" | "commands") => {
-            "here this is `run`: one command, or a list of steps: `run: [make, make test]`".to_owned()
-        }
-        ("job" | "listed_job", "runs-on" | "runs_on") => {
-            "here this is `pool`, the queue of a server's workers, or `labels`, which the worker must have".to_owned()
-        }
-        _ => suggest::did_you_mean(key, known),
-    };
     Diagnostic::error("unknown-key", format!("`{key}` is no key of {}", spoken(map)))
         .at(place, "not known here")
-        .help(help)
+        .help(foreign::key(map, key).unwrap_or_else(|| suggest::did_you_mean(key, known)))
+}
+
+pub(crate) fn job_at_the_top(place: Location, id: &str) -> Diagnostic {
+    unknown_key(place, id, "pipeline", &[]).help(format!("jobs stand below `jobs`: `jobs: {{ {id}: {{ run: … }} }}`"))
 }
 
 pub(crate) fn missing_key(place: Location, key: &str, map: &str) -> Diagnostic {
     Diagnostic::error("missing-key", format!("{} has no `{key}`", spoken(map)))
         .at(place, format!("`{key}` is missing"))
         .help(format!("add `{key}`"))
+}
+
+/// `meant` is how it is to be written.
+pub(crate) fn need_by_key(place: Location, meant: String) -> Diagnostic {
+    Diagnostic::error("missing-key", "a need has no `job`").at(place, "`job` is missing").help(meant)
 }
 
 pub(crate) fn wrong_type(place: Location, what: &str, takes: &str, found: &str) -> Diagnostic {
@@ -147,9 +148,9 @@ pub(crate) fn bad_key(place: Location, what: &str) -> Diagnostic {
 }
 
 pub(crate) fn unknown_word(place: Location, what: &str, word: &str, known: &[&str]) -> Diagnostic {
-    Diagnostic::error("unknown-word", format!("`{what}` cannot be `{word}`"))
-        .at(place, "not known here")
-        .help(suggest::did_you_mean(word, known))
+    let foreign = if what == "on" { foreign::event(word) } else { None };
+    let help = foreign.unwrap_or_else(|| suggest::did_you_mean(word, known));
+    Diagnostic::error("unknown-word", format!("`{what}` cannot be `{word}`")).at(place, "not known here").help(help)
 }
 
 pub(crate) fn script_and_build(place: Location) -> Diagnostic {
