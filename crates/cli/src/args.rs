@@ -234,6 +234,11 @@ fn seconds(text: &str) -> Result<u64, String> {
     Ok(time.0.div_ceil(1000))
 }
 
+/// A text that says something: what a shell makes of a variable that is not set is not meant, and would match `.*`.
+fn filled(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() { Err("it is empty: is a variable unset?") } else { Ok(text.to_owned()) }
+}
+
 /// What happened, as far as it is not taken from the repository.
 #[derive(Clone, Debug, Default, Args)]
 pub struct EventArguments {
@@ -241,19 +246,19 @@ pub struct EventArguments {
     #[arg(long, value_name = "KIND", value_parser = ["push", "tag", "pull_request", "schedule", "manual", "api", "build"])]
     pub event: Option<String>,
     /// Run what the pipeline has under this command's name.
-    #[arg(long, value_name = "NAME", conflicts_with = "event")]
+    #[arg(long, value_name = "NAME", conflicts_with = "event", value_parser = filled)]
     pub command: Option<String>,
     /// The branch; by default the one checked out.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = filled)]
     pub branch: Option<String>,
     /// The tag; makes the event a tag event, unless another kind is said.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = filled)]
     pub tag: Option<String>,
     /// What to compare with for `changed`: a branch or a commit; by default the commit before, and what is not committed.
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, value_name = "REVISION", value_parser = filled)]
     pub base: Option<String>,
     /// Who caused it; by default the account's name.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = filled)]
     pub actor: Option<String>,
     /// A parameter of a manual start; may be given several times.
     #[arg(long = "param", value_name = "NAME=VALUE")]

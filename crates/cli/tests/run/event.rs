@@ -87,6 +87,14 @@ fn arguments_that_cannot_be_meant_are_refused() {
     refused(&["-C", file, "run"], &said);
     refused(&["submit", file, "--server", "http://127.0.0.1:1"], &said);
     refused(&["run", "--keep-going", "--fail-fast"], "cannot be used with");
+    // A variable of a shell that is not set: `.*` would match it.
+    for flag in ["--tag", "--branch", "--actor", "--base", "--command"] {
+        for command in ["run", "plan", "submit"] {
+            refused(&[command, flag, ""], &format!("'{flag} "));
+            refused(&[command, flag, ""], "it is empty: is a variable unset?");
+        }
+    }
+    assert_eq!(repository.check(&["builds"], 0), "no builds yet: start one with `ropewalk run`\n");
     repository.check(&["run"], 0);
     refused(&["retry", "last", "compil"], "did you mean");
     refused(&["retry", "last", "compile"], "`ropewalk run --job compile`");

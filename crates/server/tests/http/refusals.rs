@@ -74,6 +74,25 @@ async fn wrong_parameters_start_no_build() {
 }
 
 #[tokio::test]
+async fn an_event_whose_tag_or_branch_is_empty_starts_no_build() {
+    let served = Served::new().await;
+    let admin = served.admin();
+    let pipeline = "jobs: { a: { when: { tag: '.*' }, run: echo } }";
+    let source = manifest(&served.site, &[(".ropewalk/pipeline.yaml", pipeline)]);
+    let empty = || Some(String::new());
+    for (event, what) in [
+        (EventWanted { tag: empty(), ..EventWanted::default() }, "tag"),
+        (EventWanted { branch: empty(), ..EventWanted::default() }, "branch"),
+        (EventWanted { base: empty(), ..EventWanted::default() }, "base"),
+        (EventWanted { command: empty(), ..EventWanted::default() }, "command"),
+    ] {
+        let said = why(&admin, &Submit { event, ..submit(source) }).await;
+        assert_eq!(said, format!("the event's {what} is empty"));
+    }
+    served.end().await;
+}
+
+#[tokio::test]
 async fn a_pipeline_that_is_wrong_as_well_makes_a_build_that_tells_all_of_it() {
     let served = Served::new().await;
     let admin = served.admin();
