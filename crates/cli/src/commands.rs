@@ -68,9 +68,14 @@ impl Stop {
         Self::infra(graph::with_causes(error))
     }
 
-    /// The same of what keeps builds on this machine: if its disk is full, with what to do and what of ours takes most.
+    /// The same of what keeps builds on this machine: if its disk is full, with what to do and what of ours takes most; if it may not be
+    /// written, with where it is.
     pub fn kept(error: &(dyn Error + 'static)) -> Self {
         let mut stop = Self::of(error);
+        if let (Some(store::StoreError::Denied(_)), Ok(data)) = (error.downcast_ref(), data_home()) {
+            let next = "make it this user's to write, or name another folder in ROPEWALK_DATA";
+            stop.message.push_str(&format!("; what is kept of builds is in `{}`: {next}", data.display()));
+        }
         let is_full = wants_room(error) || error.source().is_some_and(wants_room);
         if let (true, Ok(data)) = (is_full, data_home()) {
             let hint = "make room on the disk of";

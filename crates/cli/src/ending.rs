@@ -99,8 +99,11 @@ pub fn show(
     if let (Some(first), true) = (failed.first(), world.verdict.is_some()) {
         let report = places.store.reports(build, Some(first.name))?.pop();
         let described = job_of(first.name).map(|job| &**job);
+        // On a full disk it has given way.
+        let is_kept = |attempt| worker::workspace_directory(&places.data, build, attempt).exists();
         match words::left_behind(described, report.as_ref().map(|(_, report)| report)) {
             LeftBehind::Nothing => {}
+            LeftBehind::Workspace if !report.is_some_and(|(attempt, _)| is_kept(attempt)) => {}
             LeftBehind::InTree => {
                 let _ =
                     writeln!(text, "\n`{}` worked in your tree itself (workspace: in_place): look there", first.name);

@@ -23,6 +23,9 @@ const NAMES_LISTED_MAX: usize = 12;
 /// What to say where nothing has been run yet.
 pub const NO_BUILDS: &str = "no builds yet: start one with `ropewalk run`";
 
+/// What to do where the folder for what is kept cannot be used.
+const ELSEWHERE: &str = "ROPEWALK_DATA names another folder for what is kept";
+
 /// What is kept of a project.
 pub struct Places {
     /// The folder that holds it all.
@@ -41,10 +44,7 @@ impl Places {
     pub fn open(project: &Project) -> Result<Self, Stop> {
         let data = &project.data;
         let made = project.make_data().and_then(|()| std::fs::create_dir_all(data.join(LOGS)));
-        made.map_err(|error| {
-            let help = "ROPEWALK_DATA names another folder for what is kept";
-            Stop::infra(format!("failed to make `{}`: {error}; {help}", data.display()))
-        })?;
+        made.map_err(|error| Stop::infra(format!("failed to make `{}`: {error}; {ELSEWHERE}", data.display())))?;
         room::keep(data);
         Self::with(project, SqliteStore::open)
     }
@@ -82,7 +82,13 @@ impl Places {
     /// # Errors
     /// As the medium refuses.
     pub fn kept_if_any(project: &Project) -> Result<Option<Self>, Stop> {
-        project.data.join(DATABASE_FILE).is_file().then(|| Self::with(project, SqliteStore::open_to_read)).transpose()
+        let database = project.data.join(DATABASE_FILE);
+        match database.symlink_metadata() {
+            Ok(_) => Self::with(project, SqliteStore::open_to_read).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            // Builds may well be there.
+            Err(error) => Err(Stop::infra(format!("failed to read `{}`: {error}; {ELSEWHERE}", database.display()))),
+        }
     }
 
     /// The number of the build that `text` names, see [`find_build`].

@@ -15,6 +15,8 @@ mod background;
 mod claims;
 #[path = "run/damage.rs"]
 mod damage;
+#[path = "run/denied.rs"]
+mod denied;
 #[path = "run/edits.rs"]
 mod edits;
 #[path = "run/event.rs"]

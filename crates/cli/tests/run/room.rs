@@ -47,6 +47,7 @@ fn a_job_that_fills_the_disk_fails_and_its_build_goes_on() {
     let removed = "`: what the job had left was removed (1";
     check_order(&said, &[note, removed, "large: failed", "then | there is room", "run 1"]);
     check_order(&said, &["run 1", "large  failed", "then   passed", "shell 2"]);
+    assert!(!said.contains("to look around where it failed"), "nothing of it is kept: {said}");
 }
 
 #[test]
