@@ -14,9 +14,10 @@ pub mod unwanted;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 use engine::Fact;
-use graph::{BuildId, JobName, StepReport, Timestamp};
+use graph::{BuildId, Graph, JobName, StepReport, Timestamp};
 
 use crate::whereabouts::Whereabouts;
 
@@ -112,6 +113,8 @@ pub struct Opening {
     pub usual_ms: BTreeMap<JobName, u64>,
     /// Where it is, for hints.
     pub whereabouts: Whereabouts,
+    /// Its graph, if an earlier process has begun it: that evaluation is not shown again.
+    pub graph: Option<Arc<Graph>>,
 }
 
 /// Shows a build.

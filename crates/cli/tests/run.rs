@@ -412,6 +412,9 @@ fn a_gate_waits_without_a_process() {
     assert!(text.contains("build 2"), "{text}");
     let text = repository.check(&["approve", "2", "ship", "--reject"], 0);
     assert!(text.contains("rejected"), "{text}");
+    repository.check(&["run"], 4);
+    let lines = repository.json(&["approve", "3", "ship", "--field", "to=eu", "--output", "json"], 0);
+    assert_eq!(of_kind(&lines, "build_finished")[0]["statuses"], serde_json::json!({}), "never null");
 }
 
 #[test]

@@ -127,7 +127,7 @@ impl Telling {
                 verdict: verdict.into(),
                 text: api::words::verdict(verdict),
                 duration_ms: fact.at.ms_since(self.created),
-                statuses: json!(self.graph.as_ref().map(|graph| &graph.statuses)),
+                statuses: self.graph.as_ref().map_or_else(|| json!({}), |graph| json!(graph.statuses)),
             },
             What::Answered { .. }
             | What::OperationKnown { .. }

@@ -287,7 +287,8 @@ mod tests {
     #[track_caller]
     fn check(moments: &[serde_json::Value], expected: &str, code: u8) {
         let mut written = Vec::new();
-        let opening = Opening { build: BuildId(7), usual_ms: BTreeMap::new(), whereabouts: Default::default() };
+        let opening =
+            Opening { build: BuildId(7), usual_ms: BTreeMap::new(), whereabouts: Default::default(), graph: None };
         let mut view = Plain::new(&mut written, Detail::Lines, Paint::Plain, opening);
         let mut watching = Watching::new(BuildId(7));
         for moment in moments {

@@ -426,7 +426,12 @@ async fn build_to_end(
     let names: Vec<JobName> = graph.jobs.keys().cloned().collect();
     // A store of this machine is one project's, and builds do not name it.
     let usual_ms = if form == Output::Live { places.store.durations("", &names)? } else { Default::default() };
-    let view = SharedView::new(view(form, colour, Opening { build, usual_ms, whereabouts: Whereabouts::here() }));
+    let graph_before = start.history.iter().rev().find_map(|fact| match &fact.what {
+        engine::fact::What::Evaluated { graph, .. } => Some(Arc::clone(graph)),
+        _ => None,
+    });
+    let opening = Opening { build, usual_ms, whereabouts: Whereabouts::here(), graph: graph_before };
+    let view = SharedView::new(view(form, colour, opening));
     let processes = Processes::attach(keeper).map_err(|error| Stop::of(&error))?;
     let settings = worker::Settings {
         root: project.root.clone(),
@@ -622,7 +627,7 @@ pub fn view(form: Output, colour: Colour, opening: Opening) -> Box<dyn View + Se
     let paint = Paint::of(colour, &std::io::stdout());
     match form {
         Output::Live => Box::new(Live::new(writer, terminal_size, paint, opening).suspended_by(Suspension::heeded())),
-        Output::Json => Box::new(Json::new(writer)),
+        Output::Json => Box::new(Json::new(writer, opening.graph)),
         Output::Quiet => Box::new(Plain::new(writer, Detail::Endings, paint, opening)),
         Output::Plain | Output::Auto => Box::new(Plain::new(writer, Detail::Lines, paint, opening)),
     }

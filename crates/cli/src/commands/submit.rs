@@ -275,7 +275,8 @@ impl Shown {
         match form {
             Output::Json => Self::Objects(watching),
             form => {
-                let opening = Opening { build, usual_ms: Default::default(), whereabouts: watched.whereabouts.clone() };
+                let whereabouts = watched.whereabouts.clone();
+                let opening = Opening { build, usual_ms: Default::default(), whereabouts, graph: None };
                 Self::View(super::run::view(form, watched.colour, opening), watching)
             }
         }

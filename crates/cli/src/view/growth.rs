@@ -36,6 +36,11 @@ pub struct Growth {
 }
 
 impl Growing {
+    /// What an earlier process left of it: a graph, if it was evaluated by then.
+    pub fn of(graph: Option<Arc<Graph>>) -> Self {
+        Self { graph, ended: BTreeMap::new() }
+    }
+
     /// Takes in a fact; of an evaluation that changed which jobs or holes there are, what it changed.
     pub fn take(&mut self, fact: &Fact) -> Option<Growth> {
         match &fact.what {

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use engine::fact::{Ended, What};
-use graph::{BuildId, JobName, Outcome, Timestamp};
+use graph::{BuildId, Graph, JobName, Outcome, Timestamp};
 use serde_json::{Value, json};
 
 use super::growth::Growing;
@@ -26,10 +27,10 @@ pub struct Json<W: Write> {
 }
 
 impl<W: Write> Json<W> {
-    /// A view that writes to `writer`.
-    pub fn new(writer: W) -> Self {
+    /// A view that writes to `writer`, of a build whose graph was this before the first moment, if it had one.
+    pub fn new(writer: W, graph: Option<Arc<Graph>>) -> Self {
         let build_started = Timestamp::default();
-        let (started, growing) = (BTreeMap::new(), Growing::default());
+        let (started, growing) = (BTreeMap::new(), Growing::of(graph));
         Self { writer, lines: Lines::default(), started, build_started, growing, gates: BTreeSet::new(), last: None }
     }
 
@@ -143,8 +144,7 @@ impl<W: Write> Json<W> {
             What::BuildEnded { verdict } => {
                 self.gates.clear();
                 let duration_ms = fact.at.ms_since(self.build_started);
-                let statuses = self.growing.graph().map(|graph| &graph.statuses);
-                let statuses = json!(statuses);
+                let statuses = self.growing.graph().map_or_else(|| json!({}), |graph| json!(graph.statuses));
                 self.write(&json!({
                     "kind": "build_finished", "build": build, "time": time, "verdict": verdict.word(),
                     "text": words::verdict(verdict), "duration_ms": duration_ms, "statuses": statuses,
@@ -251,17 +251,15 @@ impl<W: Write> View for Json<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use engine::Fact;
-    use graph::{AttemptNumber, AttemptReport, Graph, Hole, Job, LeaseId, Status, StatusState};
+    use graph::{AttemptNumber, AttemptReport, Hole, Job, LeaseId, Status, StatusState};
 
     use super::*;
 
     #[test]
     fn a_build_that_is_left_at_a_gate_ends_its_stream_with_that() {
         let last = |answered: bool| {
-            let mut json = Json::new(Vec::new());
+            let mut json = Json::new(Vec::new(), None);
             let mut facts = vec![What::GateOpened { job: "ship".into(), prompt: String::new() }];
             let answer = What::GateAnswered {
                 job: "ship".into(),
@@ -286,9 +284,23 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_build_has_the_statuses_that_an_earlier_process_saw() {
+        let statuses_of = |graph: Option<Arc<Graph>>| {
+            let mut json = Json::new(Vec::new(), graph);
+            let what = What::BuildEnded { verdict: graph::Verdict::Passed { note: None } };
+            json.fact(&Fact { build: BuildId(1), at: Timestamp(0), what }).expect("memory takes it");
+            serde_json::from_slice::<Value>(&json.writer).expect("JSON")["statuses"].clone()
+        };
+        let statuses = BTreeMap::from([("s".to_owned(), Status { state: StatusState::Ok, text: "t".to_owned() })]);
+        let graph = Graph { statuses, ..Graph::default() };
+        assert_eq!(statuses_of(Some(Arc::new(graph))), json!({ "s": { "state": "ok", "text": "t" } }));
+        assert_eq!(statuses_of(None), json!({}));
+    }
+
+    #[test]
     fn every_end_of_a_job_has_the_same_fields() {
         let keys = |what: What| {
-            let mut json = Json::new(Vec::new());
+            let mut json = Json::new(Vec::new(), None);
             json.fact(&Fact { build: BuildId(1), at: Timestamp(0), what }).expect("memory takes it");
             let value: Value = serde_json::from_slice(&json.writer).expect("JSON");
             value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>()
@@ -302,7 +314,7 @@ mod tests {
 
     #[test]
     fn what_grew_is_told_by_name() {
-        let mut json = Json::new(Vec::new());
+        let mut json = Json::new(Vec::new(), None);
         let graph = |jobs: &[&str], holes: Vec<Hole>, state| {
             let jobs = jobs.iter().map(|name| (JobName::from(*name), Arc::new(Job::default()))).collect();
             let statuses = BTreeMap::from([("s".to_owned(), Status { state, text: "t".to_owned() })]);

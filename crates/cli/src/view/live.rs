@@ -561,7 +561,7 @@ mod tests {
     fn check_of(name: &str, last_line: &str, width: usize, elapsed_ms: i64, expected: &str) {
         let name = JobName::from(name);
         let usual_ms = BTreeMap::from([(name.clone(), 4000)]);
-        let opening = Opening { build: BuildId(1), usual_ms, whereabouts: Default::default() };
+        let opening = Opening { build: BuildId(1), usual_ms, whereabouts: Default::default(), graph: None };
         let mut live = Live::new(Vec::new(), || (80, 24), Paint::Plain, opening);
         let mut running = Running::default();
         last_line.lines().for_each(|line| running.line(Stream::Stdout, line, Paint::Plain));
@@ -596,7 +596,8 @@ mod tests {
 
     #[test]
     fn a_frame_goes_whole_when_the_terminal_has_become_narrower() {
-        let opening = Opening { build: BuildId(1), usual_ms: BTreeMap::new(), whereabouts: Default::default() };
+        let opening =
+            Opening { build: BuildId(1), usual_ms: BTreeMap::new(), whereabouts: Default::default(), graph: None };
         let mut live = Live::new(Vec::new(), || (80, 24), Paint::Plain, opening);
         live.drawn = vec![80, 41, 40, 0];
         let mut frame = String::new();
@@ -608,7 +609,8 @@ mod tests {
 
     #[test]
     fn what_has_no_row_is_counted_and_a_gate_always_has_one() {
-        let opening = Opening { build: BuildId(1), usual_ms: BTreeMap::new(), whereabouts: Default::default() };
+        let opening =
+            Opening { build: BuildId(1), usual_ms: BTreeMap::new(), whereabouts: Default::default(), graph: None };
         let mut live = Live::new(Vec::new(), || (80, 12), Paint::Plain, opening);
         for number in 10..36 {
             live.running.insert(JobName::from(format!("job-{number}").as_str()), Running::default());
@@ -625,7 +627,7 @@ mod tests {
     fn a_job_that_others_hold_up_waits_and_does_not_run() {
         let name = JobName::from("a");
         let usual_ms = BTreeMap::from([(name.clone(), 4000)]);
-        let opening = Opening { build: BuildId(1), usual_ms, whereabouts: Default::default() };
+        let opening = Opening { build: BuildId(1), usual_ms, whereabouts: Default::default(), graph: None };
         let mut live = Live::new(Vec::new(), || (80, 24), Paint::Plain, opening);
         live.running.insert(name.clone(), Running { try_number: 1, ..Running::default() });
         let mut check = |awaited: Option<&Awaited>, row: &str, totals: &str| {
@@ -646,7 +648,8 @@ mod tests {
 
     #[test]
     fn a_job_that_waits_before_it_is_leased_has_a_row_as_long_as_it_waits() {
-        let opening = Opening { build: BuildId(1), usual_ms: BTreeMap::new(), whereabouts: Default::default() };
+        let opening =
+            Opening { build: BuildId(1), usual_ms: BTreeMap::new(), whereabouts: Default::default(), graph: None };
         let mut live = Live::new(Vec::new(), || (80, 24), Paint::Plain, opening);
         let operation = Awaited::Operation { build: BuildId(7), job: "b".into() };
         for (awaited, n_rows) in [(Some(&operation), 1), (None, 0)] {

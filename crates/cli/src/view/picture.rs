@@ -61,7 +61,7 @@ impl Run {
     fn new() -> Self {
         let usual = [("build/linux", 9_000), ("build/arm", 11_500), ("test/linux", 21_000), ("lint", 4_000)];
         let usual_ms = usual.into_iter().map(|(name, ms)| (JobName::from(name), ms)).collect();
-        let opening = Opening { build: BUILD, usual_ms, whereabouts: Default::default() };
+        let opening = Opening { build: BUILD, usual_ms, whereabouts: Default::default(), graph: None };
         Self { live: Live::new(Vec::new(), || (COLUMNS, 30), Paint::Coloured, opening), started: BTreeMap::new() }
     }
 
