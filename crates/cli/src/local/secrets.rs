@@ -31,14 +31,21 @@ impl SecretSource {
         let text =
             std::fs::read_to_string(path).map_err(|error| format!("cannot read secrets from {shown}: {error}"))?;
         let mut file = BTreeMap::new();
-        for (index, line) in text.lines().enumerate() {
+        // Some editors begin a file with a mark of its encoding.
+        for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
             let (name, value) =
                 line.split_once('=').ok_or_else(|| format!("{shown}:{}: a line is NAME=value", index + 1))?;
-            file.insert(name.trim().to_owned(), value.to_owned());
+            let name = name.trim();
+            if !is_name(name) {
+                let hint = if name.starts_with("export ") { ": leave out `export`" } else { "" };
+                let rule = "a line is NAME=value, and a name has letters, digits and `_` only";
+                return Err(format!("{shown}:{}: {rule}{hint}", index + 1));
+            }
+            file.insert(name.to_owned(), value.to_owned());
         }
         Ok(Self { file })
     }
@@ -60,5 +67,36 @@ impl SecretSource {
             }
         }
         if missing.is_empty() { Ok(values) } else { Err(missing) }
+    }
+}
+
+/// Whether a pipeline can name such a secret.
+fn is_name(text: &str) -> bool {
+    !text.starts_with(|first: char| first.is_ascii_digit())
+        && !text.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SecretSource;
+
+    #[test]
+    fn a_file_of_secrets_is_read_or_refused_by_its_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("secrets");
+        let read = |text: &str| {
+            std::fs::write(&path, text).expect("a file");
+            SecretSource::read(Some(&path)).map(|source| source.file.into_iter().collect::<Vec<_>>())
+        };
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected = vec![pair("A", "one"), pair("B_2", "x=y")];
+        assert_eq!(read("\u{feff}A=one\n# no\n\n B_2 =x=y\r\n"), Ok(expected));
+        let rule = "a line is NAME=value, and a name has letters, digits and `_` only";
+        let refused = |line: usize, said: &str| Err(format!("{}:{line}: {said}", path.display()));
+        assert_eq!(read("A=one\nexport B=s3cret"), refused(2, &format!("{rule}: leave out `export`")));
+        assert_eq!(read("hunter2&x=s3cret"), refused(1, rule));
+        assert_eq!(read("=s3cret"), refused(1, rule));
+        assert_eq!(read("\ns3cret"), refused(2, "a line is NAME=value"));
     }
 }
