@@ -148,7 +148,11 @@ fn line(graph: &Graph, remarks: &Remarks, holes: &BTreeSet<&str>, entry: &Entry)
     let first = entry.names[0];
     let job = &graph.jobs[first];
     let mut text = if entry.names.len() == 1 {
-        title(first, job).to_owned()
+        // By its name it is asked for.
+        match title(first, job) {
+            title if title == first.as_str() => title.to_owned(),
+            title => format!("{first} ({title})"),
+        }
     } else {
         let legs: Vec<_> =
             entry.names.iter().map(|name| name.as_str()[first.id().len()..].trim_start_matches('/')).collect();
@@ -285,7 +289,7 @@ mod tests {
         graph.jobs.insert("c".into(), Arc::new(job));
         graph.holes.push(Hole { name: "h\r".to_owned(), after: vec!["c".into()] });
         graph.name = "de\u{8}mo".to_owned();
-        let tree = "demo: 2 jobs\n├─ a/1\n└─ redX  (skipped: `` does not hold)\n… h grows after c\n";
+        let tree = "demo: 2 jobs\n├─ a/1\n└─ c (redX)  (skipped: `` does not hold)\n… h grows after c\n";
         assert_eq!(draw(&graph, &Remarks::new()), tree);
     }
 
