@@ -23,18 +23,64 @@ const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const TRIED: [EventKind; 5] =
     [EventKind::Push, EventKind::PullRequest, EventKind::Schedule, EventKind::Manual, EventKind::Api];
 
-/// Why a pipeline was not read, and what to do if there is no such file.
+/// Why a pipeline was not read.
 pub fn unread(shown: &str, error: &std::io::Error) -> Stop {
-    let help = match error.kind() {
-        // A word alone may have been meant for a job.
-        std::io::ErrorKind::NotFound if !shown.contains(['/', '.']) => {
-            let job = format!("run --job {}", crate::whereabouts::quoted(shown));
-            format!("; `ropewalk {job}` runs one job of the pipeline, `ropewalk init` writes one")
+    Stop::wrong(format!("cannot read the pipeline {shown}: {error}"))
+}
+
+/// The most pipelines that are named where another one was asked for.
+const NAMED_MAX: usize = 5;
+
+/// Looks whether the file that somebody named for a pipeline is there.
+///
+/// # Errors
+/// It is not; with what may have been meant.
+pub fn find(project: &Project, path: &Path) -> Result<(), Stop> {
+    match path.metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let shown = path.strip_prefix(&project.root).unwrap_or(path).display().to_string();
+            Err(missing(&shown, &error, project))
         }
-        std::io::ErrorKind::NotFound => "; `ropewalk init` writes one".to_owned(),
-        _ => String::new(),
+        // What else is wrong, reading tells.
+        _ => Ok(()),
+    }
+}
+
+/// Why a file that is not there was not read, and what may have been meant.
+fn missing(shown: &str, error: &std::io::Error, project: &Project) -> Stop {
+    let mut stop = unread(shown, error);
+    // A word alone may have been meant for a job.
+    if !shown.contains(['/', '.']) {
+        let job = crate::whereabouts::quoted(shown);
+        stop.message.push_str(&format!("; `ropewalk run --job {job}` runs one job of the pipeline"));
+    }
+    let there = pipelines_of(project);
+    let more = match there.len().saturating_sub(NAMED_MAX) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
     };
-    Stop::wrong(format!("cannot read the pipeline {shown}: {error}{help}"))
+    stop.message.push_str(&match there.as_slice() {
+        [] => "; `ropewalk init` writes one".to_owned(),
+        [only] => format!("; there is {only}"),
+        some => format!("; there are {}{more}", some[..some.len().min(NAMED_MAX)].join(", ")),
+    });
+    stop
+}
+
+/// The files in the project's folder for pipelines that may be one, sorted by name.
+fn pipelines_of(project: &Project) -> Vec<String> {
+    let entries = std::fs::read_dir(project.root.join(PIPELINE_FOLDER)).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let is_pipeline = |name: &String| {
+        let ending = Path::new(name).extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        ["yaml", "yml", "json", "edn", "toml", "rs"].contains(&ending) && name != native::init::SCHEMA_FILE
+    };
+    let mut names: Vec<String> = names
+        .filter(is_pipeline)
+        .map(|name| format!("{PIPELINE_FOLDER}/{}", crate::columns::one_line(&name)))
+        .collect();
+    names.sort();
+    names
 }
 
 /// Whether the user said what kind of event it is.
@@ -85,6 +131,7 @@ impl Pipeline {
         let (paths, source) = match file {
             Some(file) => {
                 let path = std::env::current_dir().unwrap_or_default().join(file);
+                find(project, &path)?;
                 match Source::of(&path) {
                     Some(source) => (Vec::new(), Some(source)),
                     None => (vec![path], None),
@@ -93,6 +140,9 @@ impl Pipeline {
             None => (project.pipeline_files(), program::find(project)),
         };
         if paths.is_empty() && source.is_none() {
+            if let Some(bare) = project.bare_repository() {
+                return Err(Stop::wrong(bare));
+            }
             return Err(Stop::wrong(format!(
                 "no pipeline in {}: `ropewalk init` writes one to .ropewalk/pipeline.yaml",
                 project.root.display()
@@ -301,7 +351,17 @@ impl Pipeline {
         unanswered: Unanswered,
         colour: Colour,
     ) -> Result<(), Stop> {
-        let lowered = self.answer(event, choice, unanswered)?;
+        let lowered = match self.answer(event, choice, unanswered) {
+            Ok(lowered) => lowered,
+            Err(stop) => {
+                // What is wrong with the files may be why: `params` that could not be read take nothing.
+                let own = self.faults();
+                if own.is_wrong() {
+                    self.tell(&own.evaluation.diagnostics, &own, colour)?;
+                }
+                return Err(stop);
+            }
+        };
         let diagnostics: Vec<Diagnostic> = self.unread.iter().chain(&lowered.evaluation.diagnostics).cloned().collect();
         if diagnostics.is_empty() {
             return Ok(());

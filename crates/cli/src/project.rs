@@ -63,6 +63,16 @@ impl Project {
         Some(name).filter(|name| !name.is_empty())
     }
 
+    /// What to say of a folder in a repository without files, which has neither a pipeline nor what one works on; `None` if it is none.
+    pub fn bare_repository(&self) -> Option<String> {
+        let is_bare = |folder: &&Path| {
+            folder.join("HEAD").is_file() && folder.join("objects").is_dir() && folder.join("refs").is_dir()
+        };
+        let bare = self.root.ancestors().find(is_bare)?;
+        let checkout = "work in a checkout of it, as `git clone` or `git worktree add` makes one";
+        Some(format!("`{}` is a repository of git without files: {checkout}", bare.display()))
+    }
+
     /// The pipeline's files that exist, in the order in which they are read.
     pub fn pipeline_files(&self) -> Vec<PathBuf> {
         dialects::native::PIPELINE_FILES.iter().map(|name| self.root.join(name)).filter(|path| path.is_file()).collect()

@@ -155,12 +155,40 @@ fn a_build_that_fails_says_where_and_how_to_go_on() {
 fn a_file_that_is_not_there_is_told_with_what_may_have_been_meant() {
     let repository = Repository::new("jobs: { test: { run: 'true' } }");
     let text = repository.check(&["run", "test"], 2);
-    let expected = "; `ropewalk run --job test` runs one job of the pipeline, `ropewalk init` writes one\n";
+    let expected = "; `ropewalk run --job test` runs one job of the pipeline; there is .ropewalk/pipeline.yaml\n";
     assert!(text.contains("cannot read the pipeline test: ") && text.contains(expected), "{text}");
     for file in ["ci/none.yaml", "ci/none.rs"] {
         let text = repository.check(&["check", file], 2);
-        assert!(text.contains("; `ropewalk init` writes one\n") && !text.contains("--job"), "{text}");
+        assert!(text.contains("; there is .ropewalk/pipeline.yaml\n") && !text.contains("--job"), "{text}");
     }
+    fs::write(repository.root().join(".ropewalk/nightly.yaml"), "").expect("a file");
+    let text = repository.check(&["run", "none.yaml"], 2);
+    assert!(text.contains("; there are .ropewalk/nightly.yaml, .ropewalk/pipeline.yaml\n"), "{text}");
+    fs::remove_dir_all(repository.root().join(".ropewalk")).expect("it goes");
+    let text = repository.check(&["run", "none.yaml"], 2);
+    assert!(text.contains("No such file or directory (os error 2); `ropewalk init` writes one\n"), "{text}");
+}
+
+#[test]
+fn a_repository_without_files_asks_for_a_checkout() {
+    let repository = Repository::new("jobs: { a: { run: 'true' } }");
+    repository.git(&["clone", "--quiet", "--bare", ".", "../bare.git"]);
+    let bare = repository.folder.path().join("bare.git");
+    let bare = bare.to_str().expect("UTF-8");
+    for command in ["run", "init"] {
+        let text = repository.check(&["-C", bare, command], 2);
+        assert!(text.contains("is a repository of git without files: work in a checkout of it"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_params_is_told_before_what_they_do_not_take() {
+    let repository = Repository::new(
+        "on: { manual: { params: { z: { type: choice, options: [3.9, 3.10] } } } }\njobs: { a: { run: 'true' } }\n",
+    );
+    let text = repository.check(&["run", "--param", "z=3.10"], 2);
+    assert!(text.contains("wrong-type") && !text.contains("takes one of"), "{text}");
+    assert!(text.contains("nothing was run"), "{text}");
 }
 
 #[test]

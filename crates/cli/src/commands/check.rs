@@ -13,7 +13,7 @@ use worker::tree::Tree;
 use super::Stop;
 use crate::args::{Check, Colour, ReportForm};
 use crate::local::inputs;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{self, Pipeline};
 use crate::program::{self, Program};
 use crate::project::Project;
 use crate::{exit, output};
@@ -61,6 +61,7 @@ fn for_people(arguments: &Check, project: &Project, colour: Colour) -> Result<u8
 fn load(arguments: &Check, project: &Project, colour: Colour) -> Result<Pipeline, Stop> {
     let file = arguments.source.pipeline.as_deref();
     if let Some(source) = program::source(project, file) {
+        pipeline::find(project, source.path())?;
         // Most faults are found without building anything.
         Program::check(project, &source, colour)?;
     }

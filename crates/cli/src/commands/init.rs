@@ -18,6 +18,9 @@ const FILE_BYTES_MAX: u64 = 1024 * 1024;
 /// # Errors
 /// If a pipeline is there already, or the files cannot be written.
 pub fn run(arguments: &Init, project: &Project) -> Result<u8, Stop> {
+    if let Some(bare) = project.bare_repository() {
+        return Err(Stop::wrong(bare));
+    }
     let tree = worker::tree::Tree::list(&project.root).map_err(|error| Stop::of(&error))?;
     let paths: Vec<String> = tree.paths().iter().map(|path| path.to_string_lossy().into_owned()).collect();
     let read = |path: &str| {
