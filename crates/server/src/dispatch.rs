@@ -763,7 +763,7 @@ impl State {
     fn eligible(&self, askers: &Askers) -> impl Iterator<Item = (&WorkerId, &Session)> {
         let serves = |session: &Session| with_both_names(session.offer.pools.clone()).contains(&askers.pool);
         let may_be_any = askers.pool.is_empty() && askers.reach == PoolReach::Every;
-        let is_any = may_be_any && !self.sessions.values().any(|session| serves(session));
+        let is_any = may_be_any && !self.sessions.values().any(&serves);
         self.sessions.iter().filter(move |(_, session)| is_any || serves(session))
     }
 
