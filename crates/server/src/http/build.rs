@@ -359,7 +359,8 @@ fn event(wanted: EventWanted, actor: &str, now: graph::Timestamp) -> Result<Even
     if texts.into_iter().flatten().chain([&wanted.message]).any(|text| text.len() > api::event::FIELD_BYTES_MAX) {
         return Err(Problem::new(ProblemKind::Unprocessable, "a text of the event is too long"));
     }
-    let named = [("branch", &wanted.branch), ("tag", &wanted.tag), ("base", &wanted.base), ("command", &wanted.command)];
+    let named =
+        [("branch", &wanted.branch), ("tag", &wanted.tag), ("base", &wanted.base), ("command", &wanted.command)];
     if let Some((name, _)) = named.into_iter().find(|(_, text)| text.as_ref().is_some_and(String::is_empty)) {
         return Err(Problem::new(ProblemKind::Unprocessable, format!("the event's {name} is empty"))
             .field(format!("event.{name}"), "has to be a name, or to be left out"));
