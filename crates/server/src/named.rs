@@ -1,5 +1,5 @@
 //! Which blobs something names: artifacts of builds, results and caches kept for reuse, sources with all their files, logs
-//! that moved into a blob, what attempts left. What stands nowhere here may be collected.
+//! that moved into a blob, programs that builds ask, what attempts left. What stands nowhere here may be collected.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use store::blob::{BlobError, Blobs};
 use store::record::Record;
 use store::{BackupFile, PAGE_ROWS_MAX, Store, StoreError};
 
-use crate::records::{Document, StoredLayers, StoredLog};
+use crate::records::{Document, StoredLayers, StoredLog, StoredProgram};
 
 /// What the records name, before sources are read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,6 +116,7 @@ type Pages<'p> = &'p dyn Fn(&str, Option<&str>) -> Result<Vec<Record>, StoreErro
 fn named_by_records(page: Pages<'_>) -> Result<Vec<Digest>, StoreError> {
     let mut named = Vec::new();
     each_record(page, |log: StoredLog| named.push(log.digest))?;
+    each_record(page, |program: StoredProgram| named.push(program.digest))?;
     each_record(page, |layers: StoredLayers| named.extend(layers.blobs))?;
     Ok(named)
 }
@@ -131,5 +132,24 @@ fn each_record<T: Document>(page: Pages<'_>, mut take: impl FnMut(T)) -> Result<
                 StoreError::Corrupt(format!("the record {} of {}: {error}", record.key, T::KIND).into())
             })?);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use graph::Timestamp;
+    use store::MemoryStore;
+
+    use super::*;
+    use crate::records::Records;
+
+    #[test]
+    fn the_program_that_a_build_asks_is_named() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let digest = Digest([7; 32]);
+        Records::new(Arc::clone(&store)).write("1", &StoredProgram { digest }, Timestamp(1)).expect("it is kept");
+        assert!(Mentions::of_store(&*store).expect("a store").blobs.contains(&digest));
     }
 }

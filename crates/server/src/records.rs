@@ -277,6 +277,17 @@ impl Document for StoredLog {
     const KIND: &'static str = "log";
 }
 
+/// The program that a build asks, as a blob; the key is the build's number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredProgram {
+    /// Its binary.
+    pub digest: Digest,
+}
+
+impl Document for StoredProgram {
+    const KIND: &'static str = "program";
+}
+
 /// What an attempt left, if its worker sent it; the key is [`StoredLayers::key`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -21,7 +21,7 @@ use crate::backup;
 use crate::named::Mentions;
 use crate::notices;
 use crate::owner::{self, OwnerError};
-use crate::records::{LayersText, LogPhase, Project, RecordError, Records, StoredLayers, StoredLog};
+use crate::records::{LayersText, LogPhase, Project, RecordError, Records, StoredLayers, StoredLog, StoredProgram};
 use crate::request::Stopped;
 use crate::server::{Ending, Server};
 use crate::settings::Settings;
@@ -298,6 +298,7 @@ pub(crate) fn remove_parts(server: &Server, build: BuildId) -> Result<Removal, S
     // The log first: a build without it can still be removed, a log without its build never would be.
     server.logs.delete(build)?;
     server.records.remove::<StoredLog>(&build.to_string())?;
+    server.records.remove::<StoredProgram>(&build.to_string())?;
     match server.store.delete_build(build) {
         Ok(Some(_)) => Ok(Removal::Removed),
         Ok(None) | Err(StoreError::Running(_)) => Ok(Removal::Stays),

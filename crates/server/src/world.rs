@@ -29,7 +29,7 @@ use crate::live::Live;
 use crate::lock::lock;
 use crate::lowering::Lowering;
 use crate::notices;
-use crate::records::Records;
+use crate::records::{Records, StoredProgram};
 use crate::server::Drawn;
 use crate::shell::{Doneness, Inbox, World};
 use crate::source::{Sources, read_patiently};
@@ -306,6 +306,9 @@ impl ServerWorld {
         self.means.tasks.spawn(async move {
             let asked = ToEvaluate { pipeline, program, wanted: &wanted };
             let evaluation = evaluate(&means, build, request, asked, known, &permits).await;
+            if let Some(found) = evaluation.program.filter(|found| Some(*found) != program) {
+                keep_program(&means, build, found).await;
+            }
             lock(&evaluating).remove(&(build, answers_known));
             if !wanted.is_still() {
                 return;
@@ -578,6 +581,18 @@ async fn evaluate(
         let diagnostic = Diagnostic::error("pipeline-unread", message);
         Evaluation { diagnostics: vec![diagnostic], ..Evaluation::default() }
     })
+}
+
+/// Notes that a build asks this program, so that it stays as long as the build does: a job behind a gate is a function of it.
+async fn keep_program(means: &Arc<Means>, build: BuildId, digest: Digest) {
+    let writing = Arc::clone(means);
+    let write = move || writing.records.write(&build.to_string(), &StoredProgram { digest }, (writing.clock)());
+    let why = match tokio::task::spawn_blocking(write).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => with_causes(&error),
+        Err(error) => error.to_string(),
+    };
+    notices::warning(&format!("build {build}: its program may not be kept for as long as the build is: {why}"));
 }
 
 fn answer_from_source(means: &Means, request: &BuildRequest, question: &Question) -> Answer {
