@@ -249,7 +249,7 @@ fn members_are_added_changed_and_removed() {
     check(&["member", "role", "Ann B.", "developer", "--project", "sails"], 0, "is developer on sails now");
     check(&["member", "link", "Ann B."], 0, "/join?link=");
     check(&["member", "list", "--output", "json"], 0, "\"sails\": \"developer\"");
-    check(&["member", "remove", "Ann B.", "--everywhere"], 2, "there is no");
+    check(&["member", "remove", "Ann B.", "--everywhere"], 2, "has no role on every project, but on sails");
     check(&["member", "add", "Ann B.", "--role", "reader"], 0, "a link for Ann B.");
     check(&["member", "remove", "Ann B.", "--everywhere"], 0, "has no role on every project any more");
     check(&["member", "list"], 0, "Ann B.  developer  sails");
