@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use dialects::native::{self, Lowered, SourceFile, Triggered};
+use dialects::native::{self, Lowered, NamedFile, SourceFile, Triggered};
 use dialects::report;
 use graph::{Checkout, Diagnostic, Digest, Event, EventKind, Known, Severity};
 
@@ -328,6 +328,11 @@ impl Pipeline {
         };
         lowered.evaluation.diagnostics.splice(0..0, self.unread.clone());
         lowered
+    }
+
+    /// The files of the repository that the files' jobs name.
+    pub fn named_files(&self) -> Vec<NamedFile> {
+        native::named_files(&self.files)
     }
 
     /// What the program says to the same question three times: twice in one process, once in another. `None` for a

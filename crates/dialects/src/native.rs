@@ -45,7 +45,7 @@ use graph::{
 };
 use serde_json::Value;
 
-pub use named_files::{FileRole, NamedFile};
+pub use named_files::{FileRole, NamedFile, named_files};
 pub use placed::JobPlaces;
 pub use plugins::{BROUGHT_PLUGINS, Plugin, PluginOrigin, plugins};
 pub use schema::schema;
@@ -114,8 +114,6 @@ pub struct Lowered {
     pub places: JobPlaces,
     /// The `when` of jobs for which it holds or cannot be known, by the id under which each was written.
     pub conditions: Vec<(JobName, Condition)>,
-    /// The files of the repository that its files' jobs name.
-    pub named_files: Vec<NamedFile>,
 }
 
 impl Lowered {
@@ -291,7 +289,6 @@ pub(crate) fn lower_parts(
         edges::Given { merged: &merged, around: &around, known, params: &params, filled: &filled, files, holes, kept };
     let edges::Woven { mut graph, mut questions, lowered, places, conditions } =
         edges::graph(&given, &mut patterns, &mut faults);
-    let named_files = named_files::named(&merged, file_roots);
     graph.name = merged.name.unwrap_or_else(|| stem(files)).to_owned();
     match &mut program {
         Some(program) if faults.count() == 0 => {
@@ -323,7 +320,6 @@ pub(crate) fn lower_parts(
         filled,
         places,
         conditions,
-        named_files,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use dialects::native::{FileRole, Lowered, NamedFile};
+use dialects::native::{FileRole, NamedFile};
 use dialects::report;
 use dialects::tree::Sources;
 use graph::{Diagnostic, Event, EventKind, Severity};
@@ -39,7 +39,7 @@ pub fn run(arguments: &Check, project: &Project, colour: Colour) -> Result<u8, S
 fn for_people(arguments: &Check, project: &Project, colour: Colour) -> Result<u8, Stop> {
     let pipeline = load(arguments, project, colour)?;
     let mut lowered = pipeline.faults();
-    tell_missing_files(&mut lowered, project);
+    lowered.evaluation.diagnostics.extend(missing_files(&pipeline.named_files(), project));
     let (diagnostics, sources) = (&lowered.evaluation.diagnostics, &lowered.sources);
     let color = match output::coloured(colour, &std::io::stderr()) {
         true => report::Color::Always,
@@ -89,7 +89,7 @@ fn find(arguments: &Check, project: &Project) -> Found {
         }
     };
     let mut lowered = pipeline.faults();
-    tell_missing_files(&mut lowered, project);
+    lowered.evaluation.diagnostics.extend(missing_files(&pipeline.named_files(), project));
     let is_wrong = lowered.is_wrong();
     let mut diagnostics = lowered.evaluation.diagnostics;
     if arguments.twice && !is_wrong {
@@ -100,14 +100,13 @@ fn find(arguments: &Check, project: &Project) -> Found {
 }
 
 /// Warns of files that jobs name and that are not there: a glob that takes nothing lets an earlier result stand for good.
-fn tell_missing_files(lowered: &mut Lowered, project: &Project) {
+fn missing_files(named: &[NamedFile], project: &Project) -> Vec<Diagnostic> {
     // Where the tree cannot be listed, a run will say why.
-    let Some(tree) = (!lowered.named_files.is_empty()).then(|| Tree::list(&project.root).ok()).flatten() else {
-        return;
+    let Some(tree) = (!named.is_empty()).then(|| Tree::list(&project.root).ok()).flatten() else {
+        return Vec::new();
     };
-    let diagnostics = &mut lowered.evaluation.diagnostics;
-    for file in &lowered.named_files {
-        let Some(what) = wrong_with(file, &tree, project) else { continue };
+    let missing = named.iter().filter_map(|file| {
+        let what = wrong_with(file, &tree, project)?;
         let of = file.job.as_ref().map_or_else(|| "`defaults`".to_owned(), |job| format!("job `{job}`"));
         let (key, label, help) = match file.role {
             FileRole::Input(_) => (
@@ -119,8 +118,9 @@ fn tell_missing_files(lowered: &mut Lowered, project: &Project) {
             FileRole::Pipeline => ("build", "not there", "its path is relative to the project"),
         };
         let warning = Diagnostic::warning("no-such-file", format!("`{key}` of {of}: {what}"));
-        diagnostics.push(warning.at(lowered.sources.location(file.span), label).help(help));
-    }
+        Some(warning.at(file.location.clone(), label).help(help))
+    });
+    missing.collect()
 }
 
 /// `None` if it is there.

@@ -158,7 +158,6 @@ fn unanswered(program: &Program, known: &Known, message: String) -> Lowered {
         filled: BTreeMap::new(),
         places: JobPlaces::default(),
         conditions: Vec::new(),
-        named_files: Vec::new(),
     }
 }
 

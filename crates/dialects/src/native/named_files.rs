@@ -2,13 +2,15 @@
 //!
 //! Nothing here reads a file. What only a run can know is left out: what an expression makes, and the inputs of a job that
 //! works in the tree behind others, who may have written them there. So is what programs and plugins compute.
+//!
+//! Apart from lowering, which every run pays and which needs none of it.
 
 use expression::Template;
-use graph::WorkspaceKind;
+use graph::{Location, WorkspaceKind};
 
-use super::files::{Merged, Source};
-use super::nodes;
-use crate::tree::{Node, Span};
+use super::files::{self, Merged, Source};
+use super::{Faults, SourceFile, nodes};
+use crate::tree::Node;
 
 /// A file, or a glob for some.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +21,8 @@ pub struct NamedFile {
     pub role: FileRole,
     /// As it was written: relative to the project.
     pub text: String,
-    /// Where, in the sources of the same lowering.
-    pub span: Span,
+    /// Where it is written.
+    pub location: Location,
 }
 
 /// What a file is to a job.
@@ -34,40 +36,39 @@ pub enum FileRole {
     Pipeline,
 }
 
-/// All of them, in the order of the text.
-pub(crate) fn named(merged: &Merged<'_>, roots: &[Node]) -> Vec<NamedFile> {
+/// All that the jobs of these files name, in the order of the text, whatever event they answer to.
+#[must_use]
+pub fn named_files(files: &[SourceFile]) -> Vec<NamedFile> {
+    // A lowering tells what is wrong with the files.
+    let mut faults = Faults::default();
+    let (sources, roots) = super::read(files, &mut faults);
+    let merged = files::merge(&roots, None, &sources, &mut faults);
     let mut named = Vec::new();
     let mut add = |job: Option<&str>, role: FileRole, node: &Node| {
         let Some(text) = node.scalar_text().filter(|text| !text.is_empty() && !Template::is_needed(text)) else {
             return;
         };
-        named.push(NamedFile { job: job.map(str::to_owned), role, text: text.to_owned(), span: node.span });
+        let location = sources.location(node.span);
+        named.push(NamedFile { job: job.map(str::to_owned), role, text: text.to_owned(), location });
     };
     let dockerfile_of_all = merged.defaults.get("environment").and_then(|environment| environment.get("dockerfile"));
     if let Some(node) = dockerfile_of_all {
         add(None, FileRole::Dockerfile, node);
     }
     for job in &merged.jobs {
-        let Some(written) = written(job, roots) else { continue };
-        if let Some(workspace) = workspace_at_start(job, merged) {
-            let globs = written.get("inputs").map(nodes::list).unwrap_or_default();
+        if let Some(workspace) = workspace_at_start(job, &merged) {
+            let globs = job.body.get("inputs").map(nodes::list).unwrap_or_default();
             let takes = |glob: &&Node| glob.scalar_text().is_some_and(|text| !text.starts_with('!'));
             globs.iter().filter(takes).for_each(|glob| add(Some(job.id), FileRole::Input(workspace), glob));
         }
-        if let Some(node) = written.get("environment").and_then(|environment| environment.get("dockerfile")) {
+        if let Some(node) = job.body.get("environment").and_then(|environment| environment.get("dockerfile")) {
             add(Some(job.id), FileRole::Dockerfile, node);
         }
-        let steps = written.get("run").and_then(Node::items).unwrap_or_default();
+        let steps = job.body.get("run").and_then(Node::items).unwrap_or_default();
         let files = steps.iter().filter_map(|step| step.get("build")?.get("file"));
         files.for_each(|file| add(Some(job.id), FileRole::Pipeline, file));
     }
     named
-}
-
-/// What its file says of a job: a plugin that completes it names files that may be there.
-fn written<'n>(job: &Source<'_>, roots: &'n [Node]) -> Option<&'n Node> {
-    let root = roots.iter().find(|root| root.span.source == job.key.span.source)?;
-    root.get("jobs")?.get(job.id)
 }
 
 /// How the job sees the files, if they are those of the start.
